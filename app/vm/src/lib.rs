@@ -1,0 +1,181 @@
+//! The driver contract: how one Linux machine is run, whatever runs it.
+//!
+//! Calls arrive in the order `probe`, `start`; `start` returns when the VM process exists, not when the guest has booted.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use slipway_vsock::Transport;
+
+/// What a machine is made of. Paths are absolute; a driver refuses what it would otherwise silently ignore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineSpec {
+    /// Name of the profile, for process titles and logs.
+    pub name: String,
+    /// Virtual CPUs, at least 1.
+    pub cpus: u32,
+    /// Guest memory in MiB.
+    pub memory_mib: u64,
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initramfs with the agent as `/init`.
+    pub initramfs: PathBuf,
+    /// Read-only erofs root, first virtio-blk disk (`/dev/vda`).
+    pub root_image: PathBuf,
+    /// Raw data disk, second virtio-blk disk (`/dev/vdb`); must exist.
+    pub data_disk: PathBuf,
+    /// Words added to the kernel command line.
+    pub cmdline: Vec<String>,
+    /// Folder for sockets and pid-like state of the run; 0700, short enough for unix sockets.
+    pub run_dir: PathBuf,
+    /// Where the guest's serial console is appended.
+    pub console_log: PathBuf,
+    /// Which accelerator to use.
+    pub accel: AccelChoice,
+}
+
+/// What the person asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccelChoice {
+    /// The best one that actually runs a guest here.
+    #[default]
+    Auto,
+    /// Hardware, or fail.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+/// What the machine runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// Linux hardware virtualisation.
+    Kvm,
+    /// Software emulation.
+    Tcg,
+}
+
+/// What a driver found out about this host; shown by `status` and `doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Driver and version, e.g. `qemu 7.2.22`.
+    pub vmm: String,
+    /// What the machine runs on.
+    pub accel: Accel,
+    /// Why it is not the faster one, when it is not; for a person.
+    pub accel_reason: Option<String>,
+    /// `vhost-user-vsock` or `vsock`.
+    pub transport: String,
+}
+
+/// Why a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+pub enum ExitReason {
+    /// The guest powered itself off.
+    PoweredOff,
+    /// The guest asked for a reset.
+    Reset,
+    /// We ended it on request.
+    Killed,
+    /// The VM process ended by itself, or the guest panicked.
+    Crashed {
+        /// What the process said or by which signal it ended.
+        detail: String,
+    },
+}
+
+/// A driver could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The VM program is not installed.
+    #[error("`{program}` is not installed")]
+    NotInstalled {
+        /// The program's name.
+        program: String,
+    },
+    /// The VM program is too old.
+    #[error("`{program}` is version {found}; at least {needed} is needed")]
+    TooOld {
+        /// The program's name.
+        program: String,
+        /// What is there.
+        found: String,
+        /// What is needed.
+        needed: String,
+    },
+    /// The accelerator that the person insists on does not run a guest.
+    #[error("accelerator `{accel}` does not work here: {why}")]
+    NoAccelerator {
+        /// Its name.
+        accel: String,
+        /// What was seen.
+        why: String,
+    },
+    /// The machine cannot be built from this spec.
+    #[error("machine cannot be run: {0}")]
+    BadSpec(String),
+    /// A step on the way failed.
+    #[error("failed to {act}")]
+    Io {
+        /// The step, with its path.
+        act: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The VM process ended before the guest could start.
+    #[error("the VM process ended at once: {detail}")]
+    EndedEarly {
+        /// The end of what it printed.
+        detail: String,
+    },
+}
+
+/// A way of running one Linux machine.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// Finds out what this host offers: programs, versions, accelerator that really ran a guest (bounded to 10 s).
+    ///
+    /// # Errors
+    /// [`DriverError`] when no machine can run here at all.
+    async fn probe(&self, choice: AccelChoice) -> Result<Capabilities, DriverError>;
+
+    /// Starts the machine. The caller owns what comes back; dropping it kills the VM process.
+    ///
+    /// # Errors
+    /// [`DriverError`]; nothing is left running.
+    async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, DriverError>;
+}
+
+/// One running machine; owned by exactly one task.
+#[async_trait]
+pub trait Machine: Send {
+    /// Streams into the guest.
+    fn transport(&self) -> Arc<dyn Transport>;
+    /// What the machine really runs on (may differ from the probe when a fallback happened at start).
+    fn capabilities(&self) -> Capabilities;
+    /// Process id of the VM, for accounting.
+    fn pid(&self) -> Option<u32>;
+    /// Stops the virtual CPUs.
+    ///
+    /// # Errors
+    /// [`DriverError`] when the VM does not answer.
+    async fn pause(&mut self) -> Result<(), DriverError>;
+    /// Lets the virtual CPUs run again.
+    ///
+    /// # Errors
+    /// [`DriverError`] when the VM does not answer.
+    async fn resume(&mut self) -> Result<(), DriverError>;
+    /// Ends the VM process: politely (VMM quit), then by signal after `grace`. Idempotent.
+    ///
+    /// # Errors
+    /// [`DriverError`] when the process cannot be ended.
+    async fn kill(&mut self, grace: Duration) -> Result<(), DriverError>;
+    /// Resolves once the VM ended. Cancel-safe.
+    async fn wait(&mut self) -> ExitReason;
+}

@@ -1,0 +1,22 @@
+//! Vsock port numbers on which the agent listens. The host dials; the guest never does.
+
+/// A vsock port of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GuestPort(pub u32);
+
+impl std::fmt::Display for GuestPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `Hello` both ways, then `Request` / `Reply` frames.
+pub const CONTROL: GuestPort = GuestPort(1024);
+/// `Dial` / `DialReply`, then raw bytes.
+pub const DIAL: GuestPort = GuestPort(1025);
+/// Raw bytes to and from the engine's socket: no frame, so that a handed-over client socket needs no prefix.
+pub const ENGINE: GuestPort = GuestPort(1026);
+/// `Exec`, then `ExecFrame` both ways.
+pub const EXEC: GuestPort = GuestPort(1027);
+/// `Follow`, then `LogRecord` frames from the guest.
+pub const LOGS: GuestPort = GuestPort(1028);
