@@ -4,6 +4,12 @@
 //! hand over a socket of a client so that the transport moves its bytes without anybody in between
 //! ([`Transport::splice`]). Half-close is carried in both directions by every transport.
 
+pub mod af_vsock;
+pub mod copy;
+pub mod memory;
+mod splice;
+pub mod unix;
+
 use std::{io, os::fd::OwnedFd};
 
 use async_trait::async_trait;
@@ -68,5 +74,26 @@ pub trait Transport: Send + Sync {
     ///
     /// # Errors
     /// The error and the socket, untouched.
-    async fn splice(&self, port: GuestPort, host: OwnedFd, head: Bytes) -> Result<(), (ConnectError, OwnedFd)>;
+    async fn splice(
+        &self,
+        port: GuestPort,
+        host: OwnedFd,
+        head: Bytes,
+    ) -> Result<(), (ConnectError, OwnedFd)>;
+}
+
+/// Context id of a guest: 0 to 2 belong to the hypervisor, the loopback and the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GuestCid(u32);
+
+impl GuestCid {
+    /// `None` for the reserved ids and for the wildcard.
+    pub fn new(cid: u32) -> Option<Self> {
+        (3..u32::MAX).contains(&cid).then_some(Self(cid))
+    }
+
+    /// The id as a number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
 }

@@ -1,0 +1,102 @@
+//! Moves bytes between two streams until both directions have ended, each on its own.
+//!
+//! ```text
+//!   a ──read──► buffer ──write──► b      end of a: SHUT_WR on b, the other direction goes on
+//!   a ◄─write── buffer ◄──read─── b      error on either: both directions end
+//! ```
+//!
+//! `docker attach`, `exec -i` and `build` close one direction and then wait for the answer in the other: a copier that
+//! treats the first end as the end of everything loses that answer.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Bytes that one direction of one stream may hold while its receiver is slow.
+pub const BUFFER: usize = 64 * 1024;
+
+/// Copies both ways until both directions have ended. Not cancel-safe: dropping it loses what is in the buffers.
+///
+/// # Errors
+/// The first error of either direction; both streams are then useless and should be dropped.
+pub async fn both_ways<A, B>(a: A, b: B) -> io::Result<()>
+where
+    A: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let (a_read, a_write) = tokio::io::split(a);
+    let (b_read, b_write) = tokio::io::split(b);
+    tokio::try_join!(one_way(a_read, b_write), one_way(b_read, a_write))?;
+    Ok(())
+}
+
+async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    let mut buffer = vec![0u8; BUFFER];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            break;
+        }
+        to.write_all(&buffer[..count]).await?;
+        to.flush().await?;
+    }
+    match to.shutdown().await {
+        // The receiver left first; there is nobody to tell.
+        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixStream;
+
+    #[tokio::test]
+    async fn the_end_of_one_direction_leaves_the_other_open() {
+        let (client, a) = UnixStream::pair().expect("pair");
+        let (b, server) = UnixStream::pair().expect("pair");
+        let relay = both_ways(a, b);
+        let talk = async {
+            let (mut client, mut server) = (client, server);
+            client.write_all(b"question").await.expect("write");
+            client.shutdown().await.expect("half-close");
+            let mut question = Vec::new();
+            server.read_to_end(&mut question).await.expect("the server sees the end");
+            assert_eq!(question, b"question");
+            server.write_all(b"answer after the end").await.expect("the way back is open");
+            drop(server);
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.expect("the client gets it");
+            assert_eq!(answer, b"answer after the end");
+        };
+        let (ended, ()) = tokio::join!(relay, talk);
+        ended.expect("both directions ended cleanly");
+    }
+
+    #[tokio::test]
+    async fn a_megabyte_each_way_at_once_arrives_whole() {
+        let (client, a) = UnixStream::pair().expect("pair");
+        let (b, server) = UnixStream::pair().expect("pair");
+        let up: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
+        let down: Vec<u8> = (0..1_000_000u32).map(|i| (i % 241) as u8).collect();
+        async fn send_and_receive(stream: UnixStream, out: &[u8]) -> Vec<u8> {
+            let (mut read, mut write) = stream.into_split();
+            let mut got = Vec::new();
+            let (sent, received) = tokio::join!(
+                async {
+                    write.write_all(out).await?;
+                    write.shutdown().await
+                },
+                read.read_to_end(&mut got)
+            );
+            sent.expect("sent");
+            received.expect("received");
+            got
+        }
+        let (ended, at_client, at_server) =
+            tokio::join!(both_ways(a, b), send_and_receive(client, &up), send_and_receive(server, &down));
+        ended.expect("clean end");
+        assert!(at_server == up && at_client == down, "bytes were lost or changed");
+    }
+}
