@@ -8,7 +8,9 @@ pub mod af_vsock;
 pub mod copy;
 pub mod memory;
 mod splice;
+mod streams;
 pub mod unix;
+pub mod vhost_user;
 
 use std::{io, os::fd::OwnedFd};
 

@@ -1,0 +1,266 @@
+//! Packet by packet: a scripted guest on one side, socket pairs on the other.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+};
+
+use proptest::prelude::*;
+use slipway_protocol::ports::ENGINE;
+
+use super::*;
+
+const CID: u32 = 3;
+
+fn streams() -> Streams {
+    Streams::new(GuestCid::new(CID).expect("a guest's id"))
+}
+
+fn from(id: StreamId, op: Op) -> Header {
+    Header {
+        src_cid: CID.into(),
+        dst_cid: HOST_CID,
+        src_port: ENGINE.0,
+        dst_port: id,
+        kind: TYPE_STREAM,
+        op: op as u16,
+        buf_alloc: 64 * 1024,
+        ..Header::default()
+    }
+}
+
+/// Dials and lets the guest accept.
+fn open(streams: &mut Streams) -> (StreamId, UnixStream) {
+    let (client, host) = UnixStream::pair().expect("pair");
+    client.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("timeout");
+    let (answer, mut answered) = oneshot::channel();
+    let id = streams.dial(ENGINE, host.into(), Bytes::new(), answer).expect("there is room");
+    assert_eq!(say(streams).map(|(h, _)| (h.op, h.dst_port)), Some((Op::Request as u16, ENGINE.0)));
+    streams.from_guest(&from(id, Op::Response), &[]);
+    assert!(matches!(answered.try_recv(), Ok(Ok(()))), "the dialler is told that the guest accepted");
+    while say(streams).is_some() {}
+    (id, client)
+}
+
+fn say(streams: &mut Streams) -> Option<(Header, Vec<u8>)> {
+    let mut payload = vec![0; 4096];
+    let header = streams.next_for_guest(&mut payload)?;
+    payload.truncate(header.len as usize);
+    Some((header, payload))
+}
+
+fn ops(streams: &mut Streams) -> Vec<u16> {
+    std::iter::from_fn(|| say(streams)).map(|(h, _)| h.op).collect()
+}
+
+#[test]
+fn a_header_survives_its_bytes() {
+    let header = Header { src_cid: 1 << 40, len: 7, flags: 3, fwd_cnt: u32::MAX, ..from(9, Op::Rw) };
+    assert_eq!(Header::decode(&header.encode()), header);
+}
+
+#[test]
+fn the_end_of_the_hosts_direction_leaves_the_guests_open() {
+    let mut s = streams();
+    let (id, mut client) = open(&mut s);
+    client.write_all(b"question").expect("write");
+    client.shutdown(std::net::Shutdown::Write).expect("half-close");
+    s.host_event(id, true, false, false);
+    let (data, bytes) = say(&mut s).expect("data");
+    assert_eq!((data.op, bytes.as_slice()), (Op::Rw as u16, &b"question"[..]));
+    let (end, _) = say(&mut s).expect("the end");
+    assert_eq!((end.op, end.flags), (Op::Shutdown as u16, SHUTDOWN_SEND), "only the sending half");
+    s.from_guest(&from(id, Op::Rw), b"answer after the end");
+    s.from_guest(&Header { flags: 3, ..from(id, Op::Shutdown) }, &[]);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("whole answer, then the end");
+    assert_eq!(answer, "answer after the end");
+    assert_eq!(ops(&mut s), [Op::Rst as u16], "the guest's close is confirmed");
+    assert_eq!(s.len(), 0, "and the stream forgotten");
+}
+
+#[test]
+fn the_end_of_the_guests_direction_leaves_the_hosts_open() {
+    let mut s = streams();
+    let (id, mut client) = open(&mut s);
+    s.from_guest(&from(id, Op::Rw), b"output");
+    s.from_guest(&Header { flags: SHUTDOWN_SEND, ..from(id, Op::Shutdown) }, &[]);
+    let mut output = String::new();
+    client.read_to_string(&mut output).expect("the end arrives");
+    assert_eq!(output, "output");
+    client.write_all(b"late input").expect("the other direction is open");
+    s.host_event(id, true, false, false);
+    let sent: Vec<u8> = std::iter::from_fn(|| say(&mut s)).flat_map(|(_, bytes)| bytes).collect();
+    assert_eq!(sent, b"late input");
+}
+
+#[test]
+fn a_refused_dial_gives_the_socket_back() {
+    let mut s = streams();
+    let (mut client, host) = UnixStream::pair().expect("pair");
+    let (answer, mut answered) = oneshot::channel();
+    let id = s.dial(ENGINE, host.into(), Bytes::new(), answer).expect("room");
+    s.from_guest(&from(id, Op::Rst), &[]);
+    let Ok(Err((ConnectError::Refused { port: ENGINE }, back))) = answered.try_recv() else {
+        panic!("the dialler must learn of the refusal")
+    };
+    UnixStream::from(back).write_all(b"503").expect("the caller can still answer its client");
+    let mut got = String::new();
+    client.read_to_string(&mut got).expect("end");
+    assert_eq!(got, "503");
+}
+
+#[test]
+fn the_head_goes_first() {
+    let mut s = streams();
+    let (mut client, host) = UnixStream::pair().expect("pair");
+    client.write_all(b"rest").expect("write");
+    let (answer, _answered) = oneshot::channel();
+    let id = s.dial(ENGINE, host.into(), Bytes::from_static(b"head "), answer).expect("room");
+    say(&mut s);
+    s.from_guest(&from(id, Op::Response), &[]);
+    // The receiver lives, so the answer was taken.
+    let sent: Vec<u8> = std::iter::from_fn(|| say(&mut s)).flat_map(|(_, bytes)| bytes).collect();
+    assert_eq!(sent, b"head rest");
+}
+
+#[test]
+fn a_guest_without_room_is_asked_once_and_served_when_it_has_room() {
+    let mut s = streams();
+    let (id, mut client) = open(&mut s);
+    s.from_guest(&Header { buf_alloc: 4, ..from(id, Op::CreditUpdate) }, &[]);
+    client.write_all(b"0123456789").expect("write");
+    s.host_event(id, true, false, false);
+    let said: Vec<_> = std::iter::from_fn(|| say(&mut s)).collect();
+    assert_eq!(said[0].1, b"0123", "as much as fits");
+    assert_eq!(said[1..].iter().map(|(h, _)| h.op).collect::<Vec<_>>(), [Op::CreditRequest as u16]);
+    s.from_guest(&Header { buf_alloc: 4, fwd_cnt: 4, ..from(id, Op::CreditUpdate) }, &[]);
+    assert_eq!(say(&mut s).expect("goes on without another event").1, b"4567");
+}
+
+#[test]
+fn a_host_that_does_not_read_costs_the_promised_buffer_and_no_more() {
+    let mut s = streams();
+    let (id, mut client) = open(&mut s);
+    let chunk = vec![7u8; MAX_PAYLOAD];
+    let mut sent = 0usize;
+    let mut told = 0u32;
+    // A guest that keeps to its credit.
+    while sent as u32 - told + chunk.len() as u32 <= BUF_ALLOC {
+        s.from_guest(&from(id, Op::Rw), &chunk);
+        sent += chunk.len();
+        while let Some((h, _)) = say(&mut s) {
+            told = h.fwd_cnt;
+        }
+    }
+    assert!(s.table[&id].backlog.len() <= BUF_ALLOC as usize, "bounded");
+    let mut got = 0;
+    let mut buffer = vec![0; 1 << 16];
+    while got < sent {
+        got += client.read(&mut buffer).expect("the backlog arrives");
+        s.host_event(id, false, true, false);
+    }
+    assert_eq!(got, sent, "nothing lost");
+    assert!(ops(&mut s).contains(&(Op::CreditUpdate as u16)), "the guest learns of the room");
+}
+
+#[test]
+fn a_guest_beyond_its_credit_is_reset() {
+    let mut s = streams();
+    let (id, _client) = open(&mut s);
+    for _ in 0..64 {
+        s.from_guest(&from(id, Op::Rw), &vec![0; MAX_PAYLOAD]);
+    }
+    assert!(ops(&mut s).contains(&(Op::Rst as u16)));
+    assert_eq!(s.len(), 0);
+}
+
+#[test]
+fn what_came_before_a_reset_reaches_the_host() {
+    let mut s = streams();
+    let (id, mut client) = open(&mut s);
+    s.from_guest(&from(id, Op::Rw), b"last words");
+    s.from_guest(&from(id, Op::Rst), &[]);
+    while say(&mut s).is_some() {}
+    let mut got = String::new();
+    client.read_to_string(&mut got).expect("then the end");
+    assert_eq!((got.as_str(), s.len()), ("last words", 0));
+}
+
+#[test]
+fn a_guest_that_dials_is_refused() {
+    let mut s = streams();
+    s.from_guest(&Header { src_port: 99, dst_port: 22, ..from(0, Op::Request) }, &[]);
+    let (answer, _) = say(&mut s).expect("an answer");
+    assert_eq!((answer.op, answer.src_port, answer.dst_port), (Op::Rst as u16, 22, 99));
+    assert_eq!(s.len(), 0);
+}
+
+#[test]
+fn a_host_that_leaves_ends_the_stream_in_the_guest() {
+    let mut s = streams();
+    let (id, client) = open(&mut s);
+    drop(client);
+    s.host_event(id, true, true, true);
+    let (end, _) = say(&mut s).expect("the guest is told");
+    assert_eq!((end.op, end.flags), (Op::Shutdown as u16, SHUTDOWN_RCV | SHUTDOWN_SEND));
+    s.from_guest(&from(id, Op::Rst), &[]);
+    while say(&mut s).is_some() {}
+    assert_eq!(s.len(), 0);
+}
+
+#[test]
+fn four_thousand_streams_at_once_take_turns() {
+    let mut s = streams();
+    let open: Vec<_> = (0..4096).map(|_| open(&mut s)).collect();
+    for (id, client) in &open {
+        let mut client = client;
+        client.write_all(&id.to_le_bytes()).expect("write");
+        s.host_event(*id, true, false, false);
+    }
+    let mut served = 0;
+    while let Some((header, bytes)) = say(&mut s) {
+        assert_eq!(bytes, header.src_port.to_le_bytes());
+        served += 1;
+    }
+    assert_eq!(served, open.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn no_packet_of_a_hostile_guest_panics_or_grows_without_bound(
+        packets in proptest::collection::vec((0u16..9, 0u32..8, any::<u32>(), any::<u32>(), 0usize..5000, 0u16..3, any::<bool>()), 0..200)
+    ) {
+        let mut s = streams();
+        let (id, client) = open(&mut s);
+        client.set_nonblocking(true).expect("nonblocking");
+        for (op, flags, buf_alloc, fwd_cnt, length, kind, ours) in packets {
+            let header = Header {
+                op, flags, buf_alloc, fwd_cnt, kind,
+                dst_port: if ours { id } else { 5 },
+                len: length as u32,
+                ..from(id, Op::Rw)
+            };
+            s.from_guest(&header, &vec![1; length]);
+            for _ in 0..4 {
+                say(&mut s);
+            }
+            if let Some(stream) = s.table.get(&id) {
+                prop_assert!(stream.backlog.len() <= BUF_ALLOC as usize);
+            }
+        }
+        prop_assert!(s.stray.len() <= MAX_STRAY_RESETS);
+    }
+
+    #[test]
+    fn credit_is_right_across_the_wrap_of_its_counters(start: u32, in_flight in 0u32..70_000, room in 0u32..70_000) {
+        let mut s = streams();
+        let (id, _client) = open(&mut s);
+        let stream = s.table.get_mut(&id).expect("open");
+        stream.sent = start.wrapping_add(in_flight);
+        stream.guest_fwd_cnt = start;
+        stream.guest_buf_alloc = room;
+        prop_assert_eq!(stream.credit(), room.saturating_sub(in_flight) as usize);
+    }
+}

@@ -1,0 +1,474 @@
+//! Our own vhost-user vsock device, for hosts without a working `/dev/vhost-vsock`.
+//!
+//! QEMU connects to a unix socket and shares the guest's memory and its two queues; one worker thread then moves bytes
+//! between the queues and the host's sockets. The protocol is in [`crate::streams`]; here is only the plumbing.
+//!
+//! ```text
+//!   connect()/splice() ──command──► worker thread ──epoll──┬─ queue kicks (QEMU)
+//!                       ◄──answer──                        └─ nested epoll: host sockets, the command eventfd
+//! ```
+//!
+//! The worker owns everything that changes, so no lock is held while bytes move.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read, Write},
+    os::fd::{AsRawFd, OwnedFd},
+    os::unix::net::UnixStream as StdUnixStream,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use slipway_protocol::ports::GuestPort;
+use tokio::{net::UnixStream, sync::oneshot, time::timeout};
+use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost_user_backend::{ShutdownHandle, VhostUserBackendMut, VhostUserDaemon, VringRwLock, VringT};
+use virtio_bindings::{virtio_config::VIRTIO_F_VERSION_1, virtio_ring::VIRTIO_RING_F_EVENT_IDX};
+use virtio_queue::{QueueOwnedT, QueueT};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vmm_sys_util::{
+    epoll::EventSet,
+    event::{EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier},
+};
+
+use crate::{
+    ConnectError, GuestCid, GuestStream, Transport,
+    streams::{DialAnswer, HEADER, Header, MAX_PAYLOAD, StreamId, Streams},
+};
+
+/// How long the guest may take to answer a dial.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const RX: u16 = 0;
+const TX: u16 = 1;
+const QUEUES: usize = 2;
+/// Above every queue and the exit event, which the backend crate numbers itself.
+const HOST_EVENT: u16 = QUEUES as u16 + 1;
+/// In the nested epoll: the command eventfd. Streams use their ids, which are 32 bits wide.
+const COMMAND: u64 = u64::MAX;
+
+type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
+
+/// The device could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The unix socket for QEMU could not be made.
+    #[error("failed to listen for the VM on `{path}`")]
+    Bind {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: vhost::vhost_user::Error,
+    },
+    /// A descriptor or a thread could not be had.
+    #[error("failed to set up the vsock device")]
+    Setup(#[source] io::Error),
+    /// The vhost-user machinery refused.
+    #[error("failed to set up the vhost-user backend: {0}")]
+    Backend(String),
+}
+
+enum Command {
+    Dial {
+        port: GuestPort,
+        host: OwnedFd,
+        head: Bytes,
+        answer: oneshot::Sender<DialAnswer>,
+        id: oneshot::Sender<StreamId>,
+    },
+    GiveUp(StreamId),
+}
+
+/// What the transport and the worker share: the commands and nothing else.
+struct Commands {
+    /// `None` once the device is gone; a command then fails at once.
+    queue: Mutex<Option<VecDeque<Command>>>,
+    wake: OwnedFd,
+}
+
+impl Commands {
+    fn push(&self, command: Command) -> Result<(), Command> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(waiting) = queue.as_mut() else { return Err(command) };
+        waiting.push_back(command);
+        drop(queue);
+        // Full (2^64 - 2 wakes unread) means that the worker is awake anyway.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        Ok(())
+    }
+
+    fn take(&self) -> VecDeque<Command> {
+        let mut counter = [0u8; 8];
+        let _ = rustix::io::read(&self.wake, &mut counter);
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn close(&self) -> VecDeque<Command> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+}
+
+struct Backend {
+    cid: GuestCid,
+    memory: Memory,
+    event_idx: bool,
+    streams: Streams,
+    commands: Arc<Commands>,
+    watch: OwnedFd,
+    scratch: Vec<u8>,
+}
+
+impl Backend {
+    fn host_events(&mut self) -> io::Result<()> {
+        let mut events = [const {
+            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }
+        }; 256];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let count = match epoll::wait(&self.watch, &mut events[..], Some(&now)) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::INTR) => 0,
+            Err(e) => return Err(e.into()),
+        };
+        for event in &events[..count] {
+            let (flags, data) = (event.flags, event.data.u64());
+            if data == COMMAND {
+                self.run_commands();
+                continue;
+            }
+            let Ok(id) = StreamId::try_from(data) else { continue };
+            use epoll::EventFlags as F;
+            let gone = flags.intersects(F::HUP | F::ERR);
+            self.streams.host_event(id, flags.intersects(F::IN | F::RDHUP), flags.contains(F::OUT), gone);
+        }
+        Ok(())
+    }
+
+    fn run_commands(&mut self) {
+        for command in self.commands.take() {
+            match command {
+                Command::GiveUp(id) => self.streams.give_up(id),
+                Command::Dial { port, host, head, answer, id: tell_id } => {
+                    let Some(id) = self.streams.dial(port, host, head, answer) else { continue };
+                    use epoll::EventFlags as F;
+                    let watched = self.streams.host_fd(id).map(|fd| {
+                        let flags = F::IN | F::OUT | F::RDHUP | F::ET;
+                        epoll::add(&self.watch, fd, epoll::EventData::new_u64(u64::from(id)), flags)
+                    });
+                    if let Some(Err(_)) = watched {
+                        // Not a socket, or out of memory: without events the stream would never move.
+                        self.streams.give_up(id);
+                        continue;
+                    }
+                    // The dialler may have gone already; its answer then fails too.
+                    let _ = tell_id.send(id);
+                }
+            }
+        }
+    }
+
+    /// Takes what the guest sent. Bounded by the queue's size for each chain that the guest made available.
+    fn from_guest(&mut self, vring: &VringRwLock<Memory>) -> io::Result<bool> {
+        let memory = self.memory.memory();
+        let mut any = false;
+        let mut state = vring.get_mut();
+        while let Some(chain) = state.get_queue_mut().pop_descriptor_chain(memory.clone()) {
+            any = true;
+            let head = chain.head_index();
+            if let Ok(mut reader) = chain.reader(&memory) {
+                let mut header = [0u8; HEADER];
+                if reader.read_exact(&mut header).is_ok() {
+                    let header = Header::decode(&header);
+                    let length = (header.len as usize).min(MAX_PAYLOAD).min(reader.available_bytes());
+                    if reader.read_exact(&mut self.scratch[..length]).is_ok() {
+                        self.streams.from_guest(&header, &self.scratch[..length]);
+                    }
+                }
+            }
+            state.add_used(head, 0).map_err(io::Error::other)?;
+        }
+        drop(state);
+        if any && vring.needs_notification().map_err(io::Error::other)? {
+            vring.signal_used_queue()?;
+        }
+        Ok(any)
+    }
+
+    /// Says to the guest what there is to say, as far as it gave buffers.
+    fn to_guest(&mut self, vring: &VringRwLock<Memory>) -> io::Result<()> {
+        let memory = self.memory.memory();
+        let mut any = false;
+        let mut state = vring.get_mut();
+        while self.streams.has_work() {
+            let Some(chain) = state.get_queue_mut().pop_descriptor_chain(memory.clone()) else { break };
+            let head = chain.head_index();
+            let mut used = 0;
+            if let Ok(mut writer) = chain.writer(&memory)
+                && let Some(room) = writer.available_bytes().checked_sub(HEADER)
+            {
+                let room = room.min(self.scratch.len());
+                let Some(header) = self.streams.next_for_guest(&mut self.scratch[..room]) else {
+                    state.get_queue_mut().go_to_previous_position();
+                    break;
+                };
+                let length = header.len as usize;
+                writer.write_all(&header.encode())?;
+                writer.write_all(&self.scratch[..length])?;
+                used = HEADER + length;
+            }
+            any = true;
+            state.add_used(head, used as u32).map_err(io::Error::other)?;
+        }
+        drop(state);
+        if any && vring.needs_notification().map_err(io::Error::other)? {
+            vring.signal_used_queue()?;
+        }
+        Ok(())
+    }
+}
+
+impl VhostUserBackendMut for Backend {
+    type Bitmap = ();
+    type Vring = VringRwLock<Memory>;
+
+    fn num_queues(&self) -> usize {
+        QUEUES
+    }
+
+    fn max_queue_size(&self) -> usize {
+        1024
+    }
+
+    fn features(&self) -> u64 {
+        1 << VIRTIO_F_VERSION_1
+            | 1 << VIRTIO_RING_F_EVENT_IDX
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG
+    }
+
+    fn set_event_idx(&mut self, enabled: bool) {
+        self.event_idx = enabled;
+    }
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        let config = u64::from(self.cid.get()).to_le_bytes();
+        let start = (offset as usize).min(config.len());
+        let end = start.saturating_add(size as usize).min(config.len());
+        config[start..end].to_vec()
+    }
+
+    fn update_memory(&mut self, memory: Memory) -> io::Result<()> {
+        self.memory = memory;
+        Ok(())
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        new_event_consumer_and_notifier(EventFlag::NONBLOCK | EventFlag::CLOEXEC).ok()
+    }
+
+    fn stop_vring(&mut self, _queue: u32) -> io::Result<()> {
+        // The guest resets the device or goes: no stream of it can live on.
+        self.streams.clear();
+        Ok(())
+    }
+
+    fn handle_event(
+        &mut self,
+        event: u16,
+        _set: EventSet,
+        vrings: &[Self::Vring],
+        _thread: usize,
+    ) -> io::Result<()> {
+        if event == HOST_EVENT {
+            self.host_events()?;
+        }
+        let (rx, tx) = (&vrings[RX as usize], &vrings[TX as usize]);
+        let ready = |v: &Self::Vring| v.get_ref().is_enabled() && v.get_ref().get_queue().ready();
+        if !ready(rx) || !ready(tx) {
+            return Ok(());
+        }
+        // Until neither queue has more: with EVENT_IDX a kick that is not asked for does not come.
+        loop {
+            tx.disable_notification().map_err(io::Error::other)?;
+            rx.disable_notification().map_err(io::Error::other)?;
+            self.from_guest(tx)?;
+            self.to_guest(rx)?;
+            let more_from_guest = tx.enable_notification().map_err(io::Error::other)?;
+            let more_room = rx.enable_notification().map_err(io::Error::other)?;
+            if !more_from_guest && !(more_room && self.streams.has_work()) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The running device. Dropping it ends its threads and removes its socket.
+pub struct VhostUserVsock {
+    path: PathBuf,
+    commands: Arc<Commands>,
+    stopping: Arc<AtomicBool>,
+    shutdown: Arc<Mutex<Option<ShutdownHandle>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for VhostUserVsock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VhostUserVsock").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl VhostUserVsock {
+    /// Listens on `path` for one VM; the device of that VM has the context id `cid`.
+    ///
+    /// # Errors
+    /// [`ListenError`]; nothing is left running.
+    pub fn listen(path: &Path, cid: GuestCid) -> Result<Self, ListenError> {
+        let mut listener =
+            Listener::new(path, true).map_err(|source| ListenError::Bind { path: path.into(), source })?;
+        let setup = |e: rustix::io::Errno| ListenError::Setup(e.into());
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(setup)?;
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(setup)?;
+        epoll::add(&watch, &wake, epoll::EventData::new_u64(COMMAND), epoll::EventFlags::IN)
+            .map_err(setup)?;
+        let watch_fd = watch.as_raw_fd();
+        let commands = Arc::new(Commands { queue: Mutex::new(Some(VecDeque::new())), wake });
+        let memory = Memory::new(GuestMemoryMmap::new());
+        let backend = Arc::new(Mutex::new(Backend {
+            cid,
+            memory: memory.clone(),
+            event_idx: false,
+            streams: Streams::new(cid),
+            commands: Arc::clone(&commands),
+            watch,
+            scratch: vec![0; MAX_PAYLOAD],
+        }));
+        let mut daemon = VhostUserDaemon::new("slipway-vsock".into(), Arc::clone(&backend), memory)
+            .map_err(|e| ListenError::Backend(e.to_string()))?;
+        for handler in daemon.get_epoll_handlers() {
+            handler
+                .register_listener(watch_fd, EventSet::IN, u64::from(HOST_EVENT))
+                .map_err(ListenError::Setup)?;
+        }
+        let stopping = Arc::new(AtomicBool::new(false));
+        let shutdown = Arc::new(Mutex::new(None));
+        let thread = std::thread::Builder::new()
+            .name("vsock-device".into())
+            .spawn({
+                let (stopping, shutdown, commands) =
+                    (Arc::clone(&stopping), Arc::clone(&shutdown), Arc::clone(&commands));
+                move || {
+                    if let Err(error) = daemon.start(&mut listener) {
+                        tracing::error!(%error, "the VM could not use the vsock device");
+                    } else {
+                        *shutdown.lock().unwrap_or_else(PoisonError::into_inner) = daemon.shutdown_handle();
+                        if stopping.load(Ordering::Acquire) {
+                            daemon.request_shutdown();
+                        }
+                        if let Err(error) = daemon.wait() {
+                            tracing::debug!(%error, "the VM left the vsock device");
+                        }
+                    }
+                    // Ends the worker, so that nothing moves while the diallers are told.
+                    for handler in daemon.get_epoll_handlers() {
+                        handler.send_exit_event();
+                    }
+                    drop(daemon);
+                    for command in commands.close() {
+                        if let Command::Dial { host, answer, .. } = command {
+                            let _ = answer.send(Err((ConnectError::Closed, host)));
+                        }
+                    }
+                    backend.lock().unwrap_or_else(PoisonError::into_inner).streams.clear();
+                }
+            })
+            .map_err(ListenError::Setup)?;
+        Ok(Self { path: path.into(), commands, stopping, shutdown, thread: Some(thread) })
+    }
+
+    /// Streams into the guest; usable before the guest has booted (dials then wait and time out).
+    pub fn transport(&self) -> Arc<dyn Transport> {
+        Arc::new(VhostUserTransport { commands: Arc::clone(&self.commands) })
+    }
+
+    /// Ends the device: every stream closes, the threads are joined, the socket is removed. Blocks shortly.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.stopping.store(true, Ordering::Release);
+        match self.shutdown.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(handle) => handle.shutdown(),
+            // Still waiting for the VM: a connection that ends at once takes its place. If none can be made, the VM is
+            // just connecting, and the thread sees `stopping`.
+            None => drop(StdUnixStream::connect(&self.path)),
+        }
+        if thread.join().is_err() {
+            tracing::error!("the vsock device panicked");
+        }
+        // Gone already when the run folder was removed first.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Drop for VhostUserVsock {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct VhostUserTransport {
+    commands: Arc<Commands>,
+}
+
+impl VhostUserTransport {
+    async fn dial(&self, port: GuestPort, host: OwnedFd, head: Bytes) -> DialAnswer {
+        let (answer, mut answered) = oneshot::channel();
+        let (id, told_id) = oneshot::channel();
+        let dial = Command::Dial { port, host, head, answer, id };
+        if let Err(Command::Dial { host, .. }) = self.commands.push(dial) {
+            return Err((ConnectError::Closed, host));
+        }
+        if let Ok(answer) = timeout(CONNECT_TIMEOUT, &mut answered).await {
+            return answer.unwrap_or_else(|_| Ok(()));
+        }
+        if let Ok(id) = told_id.await {
+            // Refused when the device is gone; then it has answered.
+            let _ = self.commands.push(Command::GiveUp(id));
+        }
+        // The worker answers a stream that it gives up; only its panic drops the sender, and the socket with it.
+        answered.await.unwrap_or_else(|_| Ok(()))
+    }
+}
+
+#[async_trait]
+impl Transport for VhostUserTransport {
+    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
+        let io = |source| ConnectError::Io { port, source };
+        let (ours, devices) = StdUnixStream::pair().map_err(io)?;
+        self.dial(port, devices.into(), Bytes::new()).await.map_err(|(error, _)| error)?;
+        ours.set_nonblocking(true).map_err(io)?;
+        Ok(Box::new(UnixStream::from_std(ours).map_err(io)?))
+    }
+
+    async fn splice(
+        &self,
+        port: GuestPort,
+        host: OwnedFd,
+        head: Bytes,
+    ) -> Result<(), (ConnectError, OwnedFd)> {
+        self.dial(port, host, head).await
+    }
+}
