@@ -176,6 +176,8 @@ pub trait Machine: Send {
     /// # Errors
     /// [`DriverError`] when the process cannot be ended.
     async fn kill(&mut self, grace: Duration) -> Result<(), DriverError>;
+    /// The end of what the guest wrote to its console, at most 64 KiB: the evidence when a boot fails.
+    fn console_tail(&self) -> Vec<u8>;
     /// Resolves once the VM ended. Cancel-safe.
     async fn wait(&mut self) -> ExitReason;
 }

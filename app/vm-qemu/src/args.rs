@@ -1,0 +1,190 @@
+//! QEMU's command line as types: what can be said is what we mean to say, and a path can hold any character.
+
+use std::{ffi::OsString, path::Path};
+
+use slipway_vm::{Accel, MachineSpec};
+use slipway_vsock::GuestCid;
+
+use crate::version::Version;
+
+/// How the guest's vsock device is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vsock {
+    /// The host kernel's device, `/dev/vhost-vsock`.
+    Kernel(GuestCid),
+    /// Our own device behind a unix socket.
+    VhostUser,
+}
+
+/// A word of a `key=value,…` option: QEMU reads `,,` as a comma inside a value.
+fn escaped(path: &Path) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut out = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        out.push(*byte);
+        if *byte == b',' {
+            out.push(b',');
+        }
+    }
+    OsString::from_vec(out)
+}
+
+fn with_path(before: &str, path: &Path, after: &str) -> OsString {
+    let mut word = OsString::from(before);
+    word.push(escaped(path));
+    word.push(after);
+    word
+}
+
+/// The accelerator and the processor that suits it.
+pub(crate) fn accelerator(accel: Accel, version: Version) -> Vec<OsString> {
+    let (accel, cpu) = match accel {
+        Accel::Kvm => ("kvm", "host"),
+        // QEMU 7.2's TCG double-faults in the guest's kernel at cmpxchg16b.
+        Accel::Tcg if version < Version::new(8, 0) => ("tcg,thread=multi,tb-size=512", "max,-cx16"),
+        Accel::Tcg => ("tcg,thread=multi,tb-size=512", "max"),
+    };
+    ["-accel", accel, "-cpu", cpu].map(OsString::from).to_vec()
+}
+
+/// What no machine of ours has: QEMU's defaults, a display, privileges that it does not need.
+pub(crate) fn hardening() -> Vec<OsString> {
+    [
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-sandbox",
+        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+    ]
+    .map(OsString::from)
+    .to_vec()
+}
+
+/// The guest's serial console on QEMU's standard output, where the driver bounds what a guest can write.
+pub(crate) fn console() -> Vec<OsString> {
+    ["-chardev", "stdio,id=console0,signal=off", "-serial", "chardev:console0"].map(OsString::from).to_vec()
+}
+
+/// The whole command line of a machine, without the program's name.
+pub(crate) fn machine(
+    spec: &MachineSpec,
+    accel: Accel,
+    version: Version,
+    vsock: Vsock,
+    vsock_socket: &Path,
+    qmp_socket: &Path,
+) -> Vec<OsString> {
+    let mut args: Vec<OsString> = Vec::new();
+    let mut option = |name: &str, value: OsString| {
+        args.push(name.into());
+        args.push(value);
+    };
+    option("-name", with_path("guest=", Path::new(&spec.name), ",process=slipway-vm"));
+    option("-machine", "q35,memory-backend=mem0,vmport=off,smm=off".into());
+    // Shared, because the vhost-user devices read the guest's memory.
+    option("-object", format!("memory-backend-memfd,id=mem0,size={}M,share=on", spec.memory_mib).into());
+    option("-m", format!("{}M", spec.memory_mib).into());
+    option("-smp", spec.cpus.to_string().into());
+    option("-kernel", spec.kernel.clone().into());
+    option("-initrd", spec.initramfs.clone().into());
+    option("-append", spec.cmdline.join(" ").into());
+    let disk = |id: &str, path: &Path, options: &str| {
+        let node = with_path(
+            &format!("driver=raw,node-name={id},file.driver=file,file.filename="),
+            path,
+            &format!(",file.locking=on,{options}"),
+        );
+        (node, OsString::from(format!("virtio-blk-pci,drive={id},serial={id}")))
+    };
+    let (root, root_device) = disk("root", &spec.root_image, "read-only=on");
+    let (data, data_device) = disk("data", &spec.data_disk, "discard=unmap,detect-zeroes=unmap");
+    option("-blockdev", root);
+    option("-device", root_device);
+    option("-blockdev", data);
+    option("-device", data_device);
+    option("-netdev", "user,id=net0,ipv6=off".into());
+    option("-device", "virtio-net-pci,netdev=net0".into());
+    option("-device", "virtio-rng-pci".into());
+    option("-device", "virtio-balloon-pci,free-page-reporting=on".into());
+    match vsock {
+        Vsock::Kernel(cid) => option("-device", format!("vhost-vsock-pci,guest-cid={}", cid.get()).into()),
+        Vsock::VhostUser => {
+            option("-chardev", with_path("socket,id=vsock0,path=", vsock_socket, ""));
+            option("-device", "vhost-user-vsock-pci,chardev=vsock0".into());
+        }
+    }
+    option("-chardev", with_path("socket,id=qmp0,path=", qmp_socket, ",server=on,wait=off"));
+    option("-mon", "chardev=qmp0,mode=control".into());
+    args.extend(accelerator(accel, version));
+    args.extend(hardening());
+    args.extend(console());
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slipway_vm::AccelChoice;
+
+    fn spec() -> MachineSpec {
+        MachineSpec {
+            name: "default".into(),
+            cpus: 2,
+            memory_mib: 2048,
+            kernel: "/i/kernel".into(),
+            initramfs: "/i/initramfs".into(),
+            root_image: "/i/root.erofs".into(),
+            data_disk: "/home/a, b/data.raw".into(),
+            cmdline: vec!["console=ttyS0".into(), "quiet".into()],
+            run_dir: "/r".into(),
+            console_log: "/l/console.log".into(),
+            accel: AccelChoice::Auto,
+        }
+    }
+
+    fn line(accel: Accel, version: Version, vsock: Vsock) -> String {
+        machine(&spec(), accel, version, vsock, Path::new("/r/vsock.sock"), Path::new("/r/qmp.sock"))
+            .iter()
+            .map(|w| w.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn the_whole_command_line_is_as_it_was() {
+        let expected = "-name\nguest=default,process=slipway-vm\n-machine\nq35,memory-backend=mem0,vmport=off,smm=off\n\
+            -object\nmemory-backend-memfd,id=mem0,size=2048M,share=on\n-m\n2048M\n-smp\n2\n-kernel\n/i/kernel\n\
+            -initrd\n/i/initramfs\n-append\nconsole=ttyS0 quiet\n\
+            -blockdev\ndriver=raw,node-name=root,file.driver=file,file.filename=/i/root.erofs,file.locking=on,read-only=on\n\
+            -device\nvirtio-blk-pci,drive=root,serial=root\n\
+            -blockdev\ndriver=raw,node-name=data,file.driver=file,file.filename=/home/a,, b/data.raw,file.locking=on,\
+            discard=unmap,detect-zeroes=unmap\n-device\nvirtio-blk-pci,drive=data,serial=data\n\
+            -netdev\nuser,id=net0,ipv6=off\n-device\nvirtio-net-pci,netdev=net0\n-device\nvirtio-rng-pci\n\
+            -device\nvirtio-balloon-pci,free-page-reporting=on\n\
+            -chardev\nsocket,id=vsock0,path=/r/vsock.sock\n-device\nvhost-user-vsock-pci,chardev=vsock0\n\
+            -chardev\nsocket,id=qmp0,path=/r/qmp.sock,server=on,wait=off\n-mon\nchardev=qmp0,mode=control\n\
+            -accel\ntcg,thread=multi,tb-size=512\n-cpu\nmax,-cx16\n\
+            -nodefaults\n-no-user-config\n-display\nnone\n-no-reboot\n\
+            -sandbox\non,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny\n\
+            -chardev\nstdio,id=console0,signal=off\n-serial\nchardev:console0";
+        assert_eq!(line(Accel::Tcg, Version::new(7, 2), Vsock::VhostUser), expected);
+    }
+
+    #[test]
+    fn only_old_software_emulation_loses_cmpxchg16b() {
+        assert!(line(Accel::Tcg, Version::new(10, 0), Vsock::VhostUser).contains("-cpu\nmax\n"));
+        assert!(line(Accel::Kvm, Version::new(7, 2), Vsock::VhostUser).contains("-accel\nkvm\n-cpu\nhost\n"));
+    }
+
+    #[test]
+    fn no_machine_has_9p_or_a_guessed_format() {
+        let cid = GuestCid::new(3).expect("a guest's id");
+        for vsock in [Vsock::VhostUser, Vsock::Kernel(cid)] {
+            let line = line(Accel::Tcg, Version::new(7, 2), vsock);
+            assert!(!line.contains("9p") && !line.contains("virtfs"), "{line}");
+            assert_eq!(line.matches("-blockdev\ndriver=raw,").count(), 2, "every disk says its format");
+        }
+    }
+}
