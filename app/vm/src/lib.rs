@@ -2,6 +2,8 @@
 //!
 //! Calls arrive in the order `probe`, `start`; `start` returns when the VM process exists, not when the guest has booted.
 
+pub mod fake;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;

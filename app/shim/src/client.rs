@@ -1,0 +1,254 @@
+//! The daemon's half: asks a living shim, and is told when its machine ends.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    os::unix::net::UnixStream as StdUnixStream,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use slipway_protocol::ports::GuestPort;
+use slipway_vm::ExitReason;
+use slipway_vsock::{ConnectError, GuestStream, Transport};
+use tokio::{
+    net::UnixStream,
+    sync::{oneshot, watch},
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::wire::{Answer, Call, Failure, FailureKind, PacketSocket, Reply, Request, Status};
+
+/// How long a shim may take to answer; beyond its own deadline for the guest, which is 5 s.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The shim did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimClientError {
+    /// No shim listens there.
+    #[error("failed to reach the shim at `{path}`")]
+    Connect {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection ended before the answer came.
+    #[error("the shim went away")]
+    Gone,
+    /// The shim lives and does not answer.
+    #[error("the shim did not answer in {} s", PATIENCE.as_secs())]
+    Silent,
+    /// The shim says no.
+    #[error("{}", .0.message)]
+    Failed(Failure),
+}
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<(Answer, Option<OwnedFd>)>>>>;
+
+/// How the machine stands, as far as its shim has said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Life {
+    /// The shim is connected and has said nothing of an end.
+    Runs,
+    /// The machine ended.
+    Ended(ExitReason),
+    /// The connection ended without that word: the shim itself was killed, and the VM with it.
+    Lost,
+}
+
+/// A connection to a shim. Clones share it.
+#[derive(Debug, Clone)]
+pub struct ShimClient {
+    socket: Arc<PacketSocket>,
+    waiting: Waiting,
+    next_id: Arc<Mutex<u64>>,
+    life: watch::Receiver<Life>,
+    _reader: Arc<AbortOnDropHandle<()>>,
+}
+
+impl ShimClient {
+    /// Connects to the shim at `path`.
+    ///
+    /// # Errors
+    /// [`ShimClientError::Connect`]: no shim lives there.
+    pub fn connect(path: &Path) -> Result<Self, ShimClientError> {
+        let socket = PacketSocket::connect(path)
+            .map_err(|source| ShimClientError::Connect { path: path.to_owned(), source })?;
+        let socket = Arc::new(socket);
+        let waiting = Waiting::default();
+        let (tell, life) = watch::channel(Life::Runs);
+        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), tell));
+        Ok(Self {
+            socket,
+            waiting,
+            next_id: Arc::new(Mutex::new(1)),
+            life,
+            _reader: Arc::new(AbortOnDropHandle::new(reader)),
+        })
+    }
+
+    /// Changes once: when the machine, or its shim, ends.
+    pub fn life(&self) -> watch::Receiver<Life> {
+        self.life.clone()
+    }
+
+    /// What runs, and on what.
+    ///
+    /// # Errors
+    /// See [`ShimClientError`].
+    pub async fn status(&self) -> Result<Status, ShimClientError> {
+        match self.ask(Call::Status, None).await? {
+            (Answer::Status(status), _) => Ok(status),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Stops the virtual CPUs.
+    ///
+    /// # Errors
+    /// See [`ShimClientError`].
+    pub async fn pause(&self) -> Result<(), ShimClientError> {
+        self.act(Call::Pause).await
+    }
+
+    /// Lets the virtual CPUs run again.
+    ///
+    /// # Errors
+    /// See [`ShimClientError`].
+    pub async fn resume(&self) -> Result<(), ShimClientError> {
+        self.act(Call::Resume).await
+    }
+
+    /// Ends the machine; [`life`](Self::life) says when it is done.
+    ///
+    /// # Errors
+    /// See [`ShimClientError`].
+    pub async fn kill(&self, grace: Duration) -> Result<(), ShimClientError> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.act(Call::Kill { grace_ms }).await
+    }
+
+    async fn act(&self, call: Call) -> Result<(), ShimClientError> {
+        match self.ask(call, None).await? {
+            (Answer::Done, _) => Ok(()),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        call: Call,
+        fd: Option<&OwnedFd>,
+    ) -> Result<(Answer, Option<OwnedFd>), ShimClientError> {
+        let id = {
+            let mut next = self.next_id.lock().unwrap_or_else(PoisonError::into_inner);
+            *next += 1;
+            *next
+        };
+        let (tell, answer) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, tell);
+        let _forget = Forget { waiting: &self.waiting, id };
+        if *self.life.borrow() != Life::Runs {
+            return Err(ShimClientError::Gone);
+        }
+        self.socket
+            .send(&Request { id, call }, fd.map(AsFd::as_fd))
+            .await
+            .map_err(|_| ShimClientError::Gone)?;
+        match timeout(PATIENCE, answer).await {
+            Ok(Ok((Answer::Failed(failure), None))) => Err(ShimClientError::Failed(failure)),
+            Ok(Ok(answered)) => Ok(answered),
+            Ok(Err(_)) => Err(ShimClientError::Gone),
+            Err(_) => Err(ShimClientError::Silent),
+        }
+    }
+}
+
+/// An asker that is cancelled leaves nothing behind.
+struct Forget<'a> {
+    waiting: &'a Waiting,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+fn unexpected(answer: &Answer) -> ShimClientError {
+    let message = format!("the shim gave an answer that does not fit: {answer:?}");
+    ShimClientError::Failed(Failure { kind: FailureKind::Invalid, message })
+}
+
+async fn read(socket: Arc<PacketSocket>, waiting: Waiting, tell: watch::Sender<Life>) {
+    loop {
+        match socket.receive::<Reply>().await {
+            Ok(Some((Reply { answer: Answer::Exited(reason), .. }, _))) => {
+                tell.send_replace(Life::Ended(reason));
+                break;
+            }
+            Ok(Some((reply, fd))) => {
+                let asker = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&reply.id);
+                // Nobody waits: the asker was cancelled, and the descriptor closes with the packet.
+                if let Some(asker) = asker {
+                    let _ = asker.send((reply.answer, fd));
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(error = %e, "the shim said something that is not understood");
+            }
+            Ok(None) | Err(_) => {
+                tell.send_replace(Life::Lost);
+                break;
+            }
+        }
+    }
+    // After the end of `life`, so that an asker that comes later sees it.
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+#[async_trait]
+impl Transport for ShimClient {
+    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
+        let io = |source| ConnectError::Io { port, source };
+        let (ours, theirs) = StdUnixStream::pair().map_err(io)?;
+        self.splice(port, theirs.into(), Bytes::new()).await.map_err(|(error, _)| error)?;
+        ours.set_nonblocking(true).map_err(io)?;
+        Ok(Box::new(UnixStream::from_std(ours).map_err(io)?))
+    }
+
+    async fn splice(
+        &self,
+        port: GuestPort,
+        host: OwnedFd,
+        head: Bytes,
+    ) -> Result<(), (ConnectError, OwnedFd)> {
+        let call = Call::Splice { port: port.0, head: head.to_vec() };
+        let failure = match self.ask(call, Some(&host)).await {
+            // Our descriptor closes; the shim's own goes on.
+            Ok((Answer::Done, _)) => return Ok(()),
+            Ok((Answer::Failed(failure), _)) | Err(ShimClientError::Failed(failure)) => failure,
+            Ok((other, _)) => Failure { kind: FailureKind::Other, message: format!("{other:?}") },
+            Err(ShimClientError::Silent) => return Err((ConnectError::TimedOut { port }, host)),
+            Err(_) => return Err((ConnectError::Closed, host)),
+        };
+        let error = match failure.kind {
+            FailureKind::Refused => ConnectError::Refused { port },
+            FailureKind::TimedOut => ConnectError::TimedOut { port },
+            FailureKind::Exhausted => ConnectError::Exhausted { limit: 0 },
+            FailureKind::Closed => ConnectError::Closed,
+            FailureKind::Invalid | FailureKind::Other => {
+                ConnectError::Io { port, source: io::Error::other(failure.message) }
+            }
+        };
+        Err((error, host))
+    }
+}

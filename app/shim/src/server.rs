@@ -1,0 +1,364 @@
+//! The shim process: owns one VM from its start to its end, whatever happens to daemons meanwhile.
+//!
+//! ```text
+//!   lock ─► start the VM ─► listen on shim.sock ─► serve daemons, one after the other or several ─► VM ended
+//!                                                                                                     │
+//!                              exit.json ◄─ the reason, for a daemon that is not there just now ◄─────┘
+//! ```
+//!
+//! One task holds the [`Machine`]; daemons' requests reach it by a channel. Splices do not: they go straight to the
+//! transport, so that a machine that answers slowly delays no stream.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use slipway_protocol::ports::GuestPort;
+use slipway_vm::{Driver, DriverError, ExitReason, Machine, MachineSpec};
+use slipway_vsock::{ConnectError, Transport};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::wire::{Answer, Call, Failure, FailureKind, PacketSocket, Reply, Request, Status, VERSION};
+
+/// Bytes of the console that travel with a status.
+const CONSOLE_IN_STATUS: usize = 16 * 1024;
+/// How long a shim that is told to end by signal gives its machine.
+const SIGNAL_GRACE: Duration = Duration::from_secs(5);
+
+/// What a shim is started with; written by the daemon, read by `slipway shim --config`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShimConfig {
+    /// The machine to run.
+    pub spec: MachineSpec,
+    /// Locked for as long as the shim lives.
+    pub lock: PathBuf,
+    /// Where daemons connect.
+    pub socket: PathBuf,
+    /// Where the reason of the machine's end is left.
+    pub exit_file: PathBuf,
+    /// Where the accelerator's verdict is remembered.
+    pub accel_verdict: PathBuf,
+    /// The VM program; `None` searches `PATH`.
+    pub vmm_binary: Option<PathBuf>,
+}
+
+/// The shim could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    /// Another shim owns this profile's machine.
+    #[error("another shim runs this machine (`{0}` is locked)")]
+    AlreadyRuns(PathBuf),
+    /// The lock file could not be made.
+    #[error("failed to lock `{path}`")]
+    Lock {
+        /// The lock's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The socket could not be made.
+    #[error("failed to listen on `{path}`")]
+    Listen {
+        /// The socket's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The machine did not start.
+    #[error("failed to start the machine")]
+    Start(#[source] DriverError),
+    /// The reason of the end could not be written down.
+    #[error("failed to write `{path}`")]
+    ExitFile {
+        /// The file's path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Takes the lock of a machine; `None` when a living shim has it.
+///
+/// # Errors
+/// That of opening the file.
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+enum Act {
+    Status(oneshot::Sender<Status>),
+    Pause(oneshot::Sender<Result<(), DriverError>>),
+    Resume(oneshot::Sender<Result<(), DriverError>>),
+    Kill(Duration),
+}
+
+/// Runs the machine until it ends, or until `stop` is cancelled (which ends it). Returns why it ended.
+///
+/// # Errors
+/// [`ShimError`]; no machine is left running.
+pub async fn run(
+    config: &ShimConfig,
+    driver: &dyn Driver,
+    stop: CancellationToken,
+) -> Result<ExitReason, ShimError> {
+    let lock = try_lock(&config.lock)
+        .map_err(|source| ShimError::Lock { path: config.lock.clone(), source })?
+        .ok_or_else(|| ShimError::AlreadyRuns(config.lock.clone()))?;
+    // Ours to remove: the lock says that nobody else lives here.
+    let _ = std::fs::remove_file(&config.socket);
+    let _ = std::fs::remove_file(&config.exit_file);
+    let mut machine = driver.start(&config.spec).await.map_err(ShimError::Start)?;
+    let listener = match PacketSocket::listen(&config.socket) {
+        Ok(listener) => listener,
+        Err(source) => {
+            // Dropping the machine ends it too; this way is polite.
+            let _ = machine.kill(SIGNAL_GRACE).await;
+            return Err(ShimError::Listen { path: config.socket.clone(), source });
+        }
+    };
+    tracing::info!(pid = machine.pid(), accel = ?machine.capabilities().accel, "the machine runs");
+
+    let (acts, act) = mpsc::channel(64);
+    let (ended, end) = watch::channel(None);
+    let tasks = TaskTracker::new();
+    let serving = CancellationToken::new();
+    tasks.spawn(accept(listener, machine.transport(), acts, end, tasks.clone(), serving.clone()));
+
+    let reason = own(&mut *machine, act, stop).await;
+    tracing::info!(?reason, "the machine ended");
+    let written = write_exit(&config.exit_file, &reason);
+    // Daemons get the news on their connections before those close.
+    ended.send_replace(Some(reason.clone()));
+    drop(ended);
+    serving.cancel();
+    tasks.close();
+    if tokio::time::timeout(Duration::from_secs(2), tasks.wait()).await.is_err() {
+        tracing::warn!("a connection of a daemon did not end in time");
+    }
+    let _ = std::fs::remove_file(&config.socket);
+    drop(lock);
+    written.map_err(|source| ShimError::ExitFile { path: config.exit_file.clone(), source })?;
+    Ok(reason)
+}
+
+fn write_exit(path: &Path, reason: &ExitReason) -> io::Result<()> {
+    let bytes = serde_json::to_vec(reason).map_err(io::Error::other)?;
+    let aside = path.with_extension("new");
+    std::fs::write(&aside, bytes)?;
+    std::fs::rename(aside, path)
+}
+
+/// The one task that touches the machine.
+async fn own(
+    machine: &mut dyn Machine,
+    mut acts: mpsc::Receiver<Act>,
+    stop: CancellationToken,
+) -> ExitReason {
+    let mut paused = false;
+    let mut stopping = false;
+    loop {
+        let act = tokio::select! {
+            reason = machine.wait() => return reason,
+            Some(act) = acts.recv() => act,
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                Act::Kill(SIGNAL_GRACE)
+            }
+        };
+        // An asker that has left needs no answer.
+        match act {
+            Act::Status(reply) => {
+                let tail = machine.console_tail();
+                let from = tail.len().saturating_sub(CONSOLE_IN_STATUS);
+                let _ = reply.send(Status {
+                    version: VERSION,
+                    pid: machine.pid(),
+                    capabilities: machine.capabilities(),
+                    paused,
+                    console_tail: String::from_utf8_lossy(&tail[from..]).into_owned(),
+                });
+            }
+            Act::Pause(reply) => {
+                let answer = machine.pause().await;
+                paused |= answer.is_ok();
+                let _ = reply.send(answer);
+            }
+            Act::Resume(reply) => {
+                let answer = machine.resume().await;
+                paused &= answer.is_err();
+                let _ = reply.send(answer);
+            }
+            Act::Kill(grace) => {
+                if let Err(error) = machine.kill(grace).await {
+                    tracing::error!(%error, "the machine could not be ended");
+                }
+            }
+        }
+    }
+}
+
+async fn accept(
+    listener: PacketSocket,
+    transport: Arc<dyn Transport>,
+    acts: mpsc::Sender<Act>,
+    end: watch::Receiver<Option<ExitReason>>,
+    tasks: TaskTracker,
+    serving: CancellationToken,
+) {
+    loop {
+        let daemon = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = serving.cancelled() => return,
+        };
+        match daemon {
+            Ok(socket) => {
+                let daemon =
+                    Daemon { socket: Arc::new(socket), transport: transport.clone(), acts: acts.clone() };
+                tasks.spawn(daemon.serve(end.clone(), tasks.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: give the open ones time to close.
+                tracing::warn!(%error, "a daemon could not be accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One connected daemon.
+#[derive(Clone)]
+struct Daemon {
+    socket: Arc<PacketSocket>,
+    transport: Arc<dyn Transport>,
+    acts: mpsc::Sender<Act>,
+}
+
+impl Daemon {
+    async fn serve(self, mut end: watch::Receiver<Option<ExitReason>>, tasks: TaskTracker) {
+        loop {
+            tokio::select! {
+                reason = ending(&mut end) => {
+                    if let Some(reason) = reason {
+                        self.say(0, Answer::Exited(reason), None).await;
+                    }
+                    return;
+                }
+                received = self.socket.receive::<Request>() => match received {
+                    Ok(Some((request, fd))) => {
+                        let daemon = self.clone();
+                        // Each in its own task: a dial that waits for the guest delays no other request.
+                        tasks.spawn(async move { daemon.answer(request, fd).await });
+                    }
+                    Ok(None) => return,
+                    Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                        let failure = Failure { kind: FailureKind::Invalid, message: e.to_string() };
+                        self.say(0, Answer::Failed(failure), None).await;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "a daemon's connection failed");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, request: Request, fd: Option<OwnedFd>) {
+        let (answer, back) = match (request.call, fd) {
+            (Call::Splice { port, head }, Some(fd)) => {
+                match self.transport.splice(GuestPort(port), fd, Bytes::from(head)).await {
+                    Ok(()) => (Answer::Done, None),
+                    Err((error, fd)) => (Answer::Failed(failure(&error)), Some(fd)),
+                }
+            }
+            (Call::Splice { .. }, None) => {
+                let message = "a splice needs a socket".to_owned();
+                (Answer::Failed(Failure { kind: FailureKind::Invalid, message }), None)
+            }
+            (Call::Status, _) => (self.act(Act::Status, Answer::Status).await, None),
+            (Call::Pause, _) => (self.act(Act::Pause, done).await, None),
+            (Call::Resume, _) => (self.act(Act::Resume, done).await, None),
+            (Call::Kill { grace_ms }, _) => {
+                let sent = self.acts.send(Act::Kill(Duration::from_millis(grace_ms))).await;
+                (sent.map_or_else(|_| gone(), |()| Answer::Done), None)
+            }
+        };
+        self.say(request.id, answer, back).await;
+    }
+
+    async fn act<T>(
+        &self,
+        act: impl FnOnce(oneshot::Sender<T>) -> Act,
+        into: impl FnOnce(T) -> Answer,
+    ) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        if self.acts.send(act(reply)).await.is_err() {
+            return gone();
+        }
+        answer.await.map_or_else(|_| gone(), into)
+    }
+
+    async fn say(&self, id: u64, answer: Answer, fd: Option<OwnedFd>) {
+        let reply = Reply { id, answer };
+        if let Err(error) = self.socket.send(&reply, fd.as_ref().map(AsFd::as_fd)).await {
+            tracing::debug!(%error, "a daemon left before its answer");
+        }
+    }
+}
+
+/// Resolves when the machine has ended. Cancel-safe.
+async fn ending(end: &mut watch::Receiver<Option<ExitReason>>) -> Option<ExitReason> {
+    end.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone())
+}
+
+fn done(result: Result<(), DriverError>) -> Answer {
+    match result {
+        Ok(()) => Answer::Done,
+        Err(e) => Answer::Failed(Failure { kind: FailureKind::Other, message: chain(&e) }),
+    }
+}
+
+fn gone() -> Answer {
+    Answer::Failed(Failure { kind: FailureKind::Closed, message: "the machine has ended".into() })
+}
+
+fn failure(error: &ConnectError) -> Failure {
+    let kind = match error {
+        ConnectError::Refused { .. } => FailureKind::Refused,
+        ConnectError::TimedOut { .. } => FailureKind::TimedOut,
+        ConnectError::Exhausted { .. } => FailureKind::Exhausted,
+        ConnectError::Closed => FailureKind::Closed,
+        ConnectError::Io { .. } => FailureKind::Other,
+    };
+    Failure { kind, message: chain(error) }
+}
+
+/// An error and its causes on one line: the chain does not survive the packet otherwise.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
