@@ -147,12 +147,16 @@ impl SettingsFile {
         };
         let table = table.as_table_like_mut().ok_or_else(not_a_table)?;
         match value {
-            Some(mut value) => {
-                if let Some(before) = table.get(name).and_then(Item::as_value) {
-                    *value.decor_mut() = before.decor().clone();
+            Some(mut value) => match table.get_mut(name) {
+                // In its place, so that its indentation and the comment behind it stay.
+                Some(there) => {
+                    if let Some(before) = there.as_value() {
+                        *value.decor_mut() = before.decor().clone();
+                    }
+                    *there = Item::Value(value);
                 }
-                table.insert(name, Item::Value(value));
-            }
+                None => drop(table.insert(name, Item::Value(value))),
+            },
             None => drop(table.remove(name)),
         }
         self.write(&document.to_string())
