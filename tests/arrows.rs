@@ -1,0 +1,84 @@
+//! The architecture as a test: which crate of the workspace may name which.
+//!
+//! Reads `cargo metadata`, so what is checked is what is built. A crate that is new must be added here, with its arrows.
+
+use std::{collections::BTreeMap, process::Command};
+
+/// Crate, and what of the workspace it may depend on. Anything else is a new arrow and wants a reason.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("slipway-protocol", &[]),
+    ("slipway-settings", &[]),
+    ("slipway-agent-client", &["slipway-protocol"]),
+    ("slipway-agent", &["slipway-protocol"]),
+    ("slipway-image", &[]),
+    ("slipway-api", &[]),
+    ("slipway-vsock", &["slipway-protocol"]),
+    ("slipway-vm", &["slipway-vsock"]),
+    ("slipway-vm-qemu", &["slipway-vm", "slipway-vsock"]),
+    // The engine's port is the protocol's to name.
+    ("slipway-relay", &["slipway-vsock", "slipway-protocol"]),
+    ("slipway-shim", &["slipway-vm", "slipway-vm-qemu", "slipway-vsock", "slipway-protocol"]),
+    (
+        "slipway-daemon",
+        &[
+            "slipway-api",
+            "slipway-settings",
+            "slipway-relay",
+            "slipway-shim",
+            "slipway-agent-client",
+            "slipway-vsock",
+            "slipway-vm",
+        ],
+    ),
+    ("slipway", &["slipway-api", "slipway-settings", "slipway-daemon", "slipway-shim"]),
+    ("slipway-tests", &["slipway-api"]),
+];
+
+fn arrows() -> BTreeMap<String, Vec<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo speaks JSON");
+    let list = |v: &serde_json::Value| v.as_array().cloned().expect("a list");
+    let text = |v: &serde_json::Value| v.as_str().expect("text").to_owned();
+    list(&metadata["packages"])
+        .iter()
+        .map(|package| {
+            let dependencies = list(&package["dependencies"]);
+            let ours = dependencies.iter().filter(|d| d["path"].is_string() && d["kind"] != "dev");
+            (text(&package["name"]), ours.map(|d| text(&d["name"])).collect())
+        })
+        .collect()
+}
+
+#[test]
+fn every_crate_keeps_to_its_arrows() {
+    let arrows = arrows();
+    assert!(arrows.len() > 10, "the workspace was read: {arrows:?}");
+    let mut wrong = Vec::new();
+    for (from, to) in &arrows {
+        match ALLOWED.iter().find(|(name, _)| name == from) {
+            None => wrong.push(format!("`{from}` is new: say here what it may depend on")),
+            Some((_, allowed)) => wrong.extend(
+                to.iter().filter(|t| !allowed.contains(&t.as_str())).map(|t| format!("`{from}` → `{t}`")),
+            ),
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that the architecture does not have:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_one_file_names_a_driver() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../app");
+    let output =
+        Command::new("grep").args(["-rlE", "slipway_vm_(qemu|vz|hyperv)", root, "--include=*.rs"]).output();
+    let named = String::from_utf8(output.expect("grep runs").stdout).expect("paths are text");
+    let others: Vec<&str> =
+        named.lines().filter(|f| !f.ends_with("shim/src/drivers.rs") && !f.contains("/vm-")).collect();
+    assert!(named.contains("shim/src/drivers.rs"), "the search found what must be there: {named}");
+    assert!(others.is_empty(), "a driver is named outside `shim/src/drivers.rs`: {others:?}");
+}
