@@ -16,15 +16,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// Of this host.
-    ///
-    /// # Errors
-    /// None: what cannot be read counts as one processor and 4 GiB.
+    /// Of this host. What cannot be read counts as one processor and 4 GiB.
     pub fn here() -> Self {
         let cpus =
             std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         let info = rustix::system::sysinfo();
-        let memory = u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit));
+        let memory = info.totalram.saturating_mul(u64::from(info.mem_unit));
         Self { cpus, memory: if memory == 0 { Size::mib(4096) } else { Size::bytes(memory) } }
     }
 }

@@ -64,7 +64,7 @@ impl std::str::FromStr for Size {
 impl fmt::Display for Size {
     /// The largest unit that is exact, so that what is printed can be read back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let power = (0..UNITS.len()).rev().find(|p| self.0 % (1 << (10 * p)) == 0).unwrap_or(0);
+        let power = (0..UNITS.len()).rev().find(|p| self.0.is_multiple_of(1 << (10 * p))).unwrap_or(0);
         match power {
             _ if self.0 == 0 => write!(f, "0B"),
             0 => write!(f, "{}B", self.0),

@@ -1,0 +1,32 @@
+# Sourced by installer/up and tests/run: what has to be on the machine, said before it is installed.
+# shellcheck shell=bash
+
+say() { printf '\n== %s (%(%H:%M:%S)T)\n' "$1" -1; }
+fail() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
+
+# Installs the Debian packages that are missing, and nothing when none is.
+need_packages() {
+    local missing=() package as_root=()
+    for package in "$@"; do
+        dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    say "installing ${missing[*]}"
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || fail "these packages are missing: ${missing[*]}" "install them as root, then run this again"
+        as_root=(sudo)
+    fi
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Debian 12's own Rust is older than the workspace needs, so a rustup toolchain has to be there.
+need_rust() {
+    local needed found
+    [ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
+    needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    found=$(cargo --version 2>/dev/null | cut -d' ' -f2 || true)
+    if [ -z "$found" ] || [ "$(printf '%s\n%s\n' "$needed" "$found" | sort -V | head -n1)" != "$needed" ]; then
+        fail "Rust $needed or newer is needed, found ${found:-none}" "install it with rustup, then run this again"
+    fi
+}
