@@ -232,9 +232,14 @@ impl Streams {
         if stream.dialler.is_none() {
             return;
         }
-        let port = GuestPort(stream.guest_port);
+        let (port, heard_of) = (GuestPort(stream.guest_port), !stream.say_request);
         self.remove(id, ConnectError::TimedOut { port });
-        self.stray_reset(id, port.0);
+        if heard_of {
+            self.stray_reset(id, port.0);
+        } else {
+            // Before the guest runs nobody takes from this queue, and dials come and go.
+            self.ready.retain(|other| *other != id);
+        }
     }
 
     /// The machine is gone: every dialler is told, every host socket closes.
@@ -259,7 +264,7 @@ impl Streams {
     }
 
     /// One packet of the guest. `payload` is at most [`MAX_PAYLOAD`] bytes, and may differ from what the header claims.
-    pub(crate) fn from_guest(&mut self, header: &Header, payload: &[u8]) {
+    pub(crate) fn receive(&mut self, header: &Header, payload: &[u8]) {
         if header.src_cid != u64::from(self.cid.get()) || header.dst_cid != HOST_CID {
             return;
         }
@@ -292,15 +297,19 @@ impl Streams {
                     return;
                 }
                 stream.guest_ended = true;
-                stream.guest_deaf = true;
+                stop_reading(stream);
                 // What came before the reset is the host's; it is forgotten only when that is delivered.
                 stream.said_shutdown = SHUTDOWN_RCV | SHUTDOWN_SEND;
                 self.flush(id);
             }
+            // A payload that was cut short would be a hole in the stream.
+            op if op == Op::Rw as u16 && header.len as usize > payload.len() => stream.say_reset = true,
             op if op == Op::Rw as u16 => self.data(id, payload),
             op if op == Op::Shutdown as u16 => {
                 stream.guest_ended |= header.flags & SHUTDOWN_SEND != 0;
-                stream.guest_deaf |= header.flags & SHUTDOWN_RCV != 0;
+                if header.flags & SHUTDOWN_RCV != 0 {
+                    stop_reading(stream);
+                }
                 self.flush(id);
             }
             op if op == Op::CreditUpdate as u16 => {}
@@ -322,24 +331,25 @@ impl Streams {
         if stream.backlog.is_empty() {
             rest = &payload[deliver(stream, payload)..];
         }
-        if !stream.host_gone {
-            stream.backlog.extend(rest);
-        }
+        stream.backlog.extend(rest);
         self.after_delivery(id);
     }
 
     /// Gives the host what it can take of the backlog, then what the end of the guest's direction asks for.
     fn flush(&mut self, id: StreamId) {
         let Some(stream) = self.table.get_mut(&id) else { return };
-        while !stream.backlog.is_empty() && !stream.host_gone {
-            let (front, _) = stream.backlog.as_slices();
-            // Borrowed apart: `deliver` counts in the stream what it sends.
-            let front = front.to_vec();
-            let count = deliver(stream, &front);
-            stream.backlog.drain(..count);
-            if count < front.len() {
+        // Taken out, because `deliver` counts in the stream what it sends.
+        let mut backlog = std::mem::take(&mut stream.backlog);
+        while !backlog.is_empty() {
+            let (front, _) = backlog.as_slices();
+            let (count, all) = (deliver(stream, front), front.len());
+            backlog.drain(..count);
+            if count < all {
                 break;
             }
+        }
+        if !backlog.is_empty() {
+            stream.backlog = backlog;
         }
         self.after_delivery(id);
     }
@@ -347,7 +357,9 @@ impl Streams {
     fn after_delivery(&mut self, id: StreamId) {
         let Some(stream) = self.table.get_mut(&id) else { return };
         if stream.host_gone {
-            stream.backlog.clear();
+            // Counted as taken: a guest that writes must see the end of the stream, not wait for room for ever.
+            stream.forwarded = stream.forwarded.wrapping_add(stream.backlog.len() as u32);
+            stream.backlog = VecDeque::new();
         }
         if stream.forwarded.wrapping_sub(stream.told) >= CREDIT_UPDATE_AFTER {
             stream.say_credit = true;
@@ -467,6 +479,15 @@ fn deliver(stream: &mut Stream, bytes: &[u8]) -> usize {
     done
 }
 
+/// The guest reads no more: the host's writer learns of it as it would from any other socket.
+fn stop_reading(stream: &mut Stream) {
+    if !stream.guest_deaf {
+        stream.guest_deaf = true;
+        // An error means that the host left; its own event says so.
+        let _ = rustix::net::shutdown(&stream.host, Shutdown::Read);
+    }
+}
+
 /// What one stream says next: operation, flags, payload length.
 fn next_of(stream: &mut Stream, payload: &mut [u8]) -> Option<(Op, u32, usize)> {
     if stream.say_reset {
@@ -509,8 +530,12 @@ fn next_of(stream: &mut Stream, payload: &mut [u8]) -> Option<(Op, u32, usize)> 
             }
         }
     }
-    if stream.host_gone && (stream.host_ended || stream.guest_deaf) {
-        stream.say_shutdown |= SHUTDOWN_RCV | SHUTDOWN_SEND;
+    if stream.host_gone {
+        // At once, even when the guest does not read what the host left behind: it may be waiting for room to write.
+        stream.say_shutdown |= SHUTDOWN_RCV;
+        if stream.host_ended || stream.guest_deaf {
+            stream.say_shutdown |= SHUTDOWN_SEND;
+        }
     }
     if stream.say_shutdown & !stream.said_shutdown != 0 {
         stream.said_shutdown |= stream.say_shutdown;

@@ -36,7 +36,7 @@ fn open(streams: &mut Streams) -> (StreamId, UnixStream) {
     let (answer, mut answered) = oneshot::channel();
     let id = streams.dial(ENGINE, host.into(), Bytes::new(), answer).expect("there is room");
     assert_eq!(say(streams).map(|(h, _)| (h.op, h.dst_port)), Some((Op::Request as u16, ENGINE.0)));
-    streams.from_guest(&from(id, Op::Response), &[]);
+    streams.receive(&from(id, Op::Response), &[]);
     assert!(matches!(answered.try_recv(), Ok(Ok(()))), "the dialler is told that the guest accepted");
     while say(streams).is_some() {}
     (id, client)
@@ -70,8 +70,8 @@ fn the_end_of_the_hosts_direction_leaves_the_guests_open() {
     assert_eq!((data.op, bytes.as_slice()), (Op::Rw as u16, &b"question"[..]));
     let (end, _) = say(&mut s).expect("the end");
     assert_eq!((end.op, end.flags), (Op::Shutdown as u16, SHUTDOWN_SEND), "only the sending half");
-    s.from_guest(&from(id, Op::Rw), b"answer after the end");
-    s.from_guest(&Header { flags: 3, ..from(id, Op::Shutdown) }, &[]);
+    s.receive(&from(id, Op::Rw), b"answer after the end");
+    s.receive(&Header { flags: 3, ..from(id, Op::Shutdown) }, &[]);
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("whole answer, then the end");
     assert_eq!(answer, "answer after the end");
@@ -83,8 +83,8 @@ fn the_end_of_the_hosts_direction_leaves_the_guests_open() {
 fn the_end_of_the_guests_direction_leaves_the_hosts_open() {
     let mut s = streams();
     let (id, mut client) = open(&mut s);
-    s.from_guest(&from(id, Op::Rw), b"output");
-    s.from_guest(&Header { flags: SHUTDOWN_SEND, ..from(id, Op::Shutdown) }, &[]);
+    s.receive(&from(id, Op::Rw), b"output");
+    s.receive(&Header { flags: SHUTDOWN_SEND, ..from(id, Op::Shutdown) }, &[]);
     let mut output = String::new();
     client.read_to_string(&mut output).expect("the end arrives");
     assert_eq!(output, "output");
@@ -100,7 +100,7 @@ fn a_refused_dial_gives_the_socket_back() {
     let (mut client, host) = UnixStream::pair().expect("pair");
     let (answer, mut answered) = oneshot::channel();
     let id = s.dial(ENGINE, host.into(), Bytes::new(), answer).expect("room");
-    s.from_guest(&from(id, Op::Rst), &[]);
+    s.receive(&from(id, Op::Rst), &[]);
     let Ok(Err((ConnectError::Refused { port: ENGINE }, back))) = answered.try_recv() else {
         panic!("the dialler must learn of the refusal")
     };
@@ -118,7 +118,7 @@ fn the_head_goes_first() {
     let (answer, _answered) = oneshot::channel();
     let id = s.dial(ENGINE, host.into(), Bytes::from_static(b"head "), answer).expect("room");
     say(&mut s);
-    s.from_guest(&from(id, Op::Response), &[]);
+    s.receive(&from(id, Op::Response), &[]);
     // The receiver lives, so the answer was taken.
     let sent: Vec<u8> = std::iter::from_fn(|| say(&mut s)).flat_map(|(_, bytes)| bytes).collect();
     assert_eq!(sent, b"head rest");
@@ -128,13 +128,13 @@ fn the_head_goes_first() {
 fn a_guest_without_room_is_asked_once_and_served_when_it_has_room() {
     let mut s = streams();
     let (id, mut client) = open(&mut s);
-    s.from_guest(&Header { buf_alloc: 4, ..from(id, Op::CreditUpdate) }, &[]);
+    s.receive(&Header { buf_alloc: 4, ..from(id, Op::CreditUpdate) }, &[]);
     client.write_all(b"0123456789").expect("write");
     s.host_event(id, true, false, false);
     let said: Vec<_> = std::iter::from_fn(|| say(&mut s)).collect();
     assert_eq!(said[0].1, b"0123", "as much as fits");
     assert_eq!(said[1..].iter().map(|(h, _)| h.op).collect::<Vec<_>>(), [Op::CreditRequest as u16]);
-    s.from_guest(&Header { buf_alloc: 4, fwd_cnt: 4, ..from(id, Op::CreditUpdate) }, &[]);
+    s.receive(&Header { buf_alloc: 4, fwd_cnt: 4, ..from(id, Op::CreditUpdate) }, &[]);
     assert_eq!(say(&mut s).expect("goes on without another event").1, b"4567");
 }
 
@@ -147,7 +147,7 @@ fn a_host_that_does_not_read_costs_the_promised_buffer_and_no_more() {
     let mut told = 0u32;
     // A guest that keeps to its credit.
     while sent as u32 - told + chunk.len() as u32 <= BUF_ALLOC {
-        s.from_guest(&from(id, Op::Rw), &chunk);
+        s.receive(&from(id, Op::Rw), &chunk);
         sent += chunk.len();
         while let Some((h, _)) = say(&mut s) {
             told = h.fwd_cnt;
@@ -169,7 +169,7 @@ fn a_guest_beyond_its_credit_is_reset() {
     let mut s = streams();
     let (id, _client) = open(&mut s);
     for _ in 0..64 {
-        s.from_guest(&from(id, Op::Rw), &vec![0; MAX_PAYLOAD]);
+        s.receive(&from(id, Op::Rw), &vec![0; MAX_PAYLOAD]);
     }
     assert!(ops(&mut s).contains(&(Op::Rst as u16)));
     assert_eq!(s.len(), 0);
@@ -179,8 +179,8 @@ fn a_guest_beyond_its_credit_is_reset() {
 fn what_came_before_a_reset_reaches_the_host() {
     let mut s = streams();
     let (id, mut client) = open(&mut s);
-    s.from_guest(&from(id, Op::Rw), b"last words");
-    s.from_guest(&from(id, Op::Rst), &[]);
+    s.receive(&from(id, Op::Rw), b"last words");
+    s.receive(&from(id, Op::Rst), &[]);
     while say(&mut s).is_some() {}
     let mut got = String::new();
     client.read_to_string(&mut got).expect("then the end");
@@ -190,7 +190,7 @@ fn what_came_before_a_reset_reaches_the_host() {
 #[test]
 fn a_guest_that_dials_is_refused() {
     let mut s = streams();
-    s.from_guest(&Header { src_port: 99, dst_port: 22, ..from(0, Op::Request) }, &[]);
+    s.receive(&Header { src_port: 99, dst_port: 22, ..from(0, Op::Request) }, &[]);
     let (answer, _) = say(&mut s).expect("an answer");
     assert_eq!((answer.op, answer.src_port, answer.dst_port), (Op::Rst as u16, 22, 99));
     assert_eq!(s.len(), 0);
@@ -204,7 +204,7 @@ fn a_host_that_leaves_ends_the_stream_in_the_guest() {
     s.host_event(id, true, true, true);
     let (end, _) = say(&mut s).expect("the guest is told");
     assert_eq!((end.op, end.flags), (Op::Shutdown as u16, SHUTDOWN_RCV | SHUTDOWN_SEND));
-    s.from_guest(&from(id, Op::Rst), &[]);
+    s.receive(&from(id, Op::Rst), &[]);
     while say(&mut s).is_some() {}
     assert_eq!(s.len(), 0);
 }
@@ -242,7 +242,7 @@ proptest! {
                 len: length as u32,
                 ..from(id, Op::Rw)
             };
-            s.from_guest(&header, &vec![1; length]);
+            s.receive(&header, &vec![1; length]);
             for _ in 0..4 {
                 say(&mut s);
             }

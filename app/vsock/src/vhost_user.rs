@@ -13,7 +13,7 @@
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     os::unix::net::UnixStream as StdUnixStream,
     path::{Path, PathBuf},
     sync::{
@@ -26,7 +26,8 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use slipway_protocol::ports::GuestPort;
 use tokio::{net::UnixStream, sync::oneshot, time::timeout};
 use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
@@ -46,8 +47,14 @@ use crate::{
 
 /// How long the guest may take to answer a dial.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const RX: u16 = 0;
-const TX: u16 = 1;
+/// How long the worker may take to give a dial up; only a dead worker takes longer.
+const GIVE_UP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Packets per direction and round.
+const BATCH: usize = 256;
+/// Rounds per event.
+const ROUNDS: usize = 16;
+const RX: usize = 0;
+const TX: usize = 1;
 const QUEUES: usize = 2;
 /// Above every queue and the exit event, which the backend crate numbers itself.
 const HOST_EVENT: u16 = QUEUES as u16 + 1;
@@ -100,9 +107,13 @@ impl Commands {
         let Some(waiting) = queue.as_mut() else { return Err(command) };
         waiting.push_back(command);
         drop(queue);
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
         // Full (2^64 - 2 wakes unread) means that the worker is awake anyway.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        Ok(())
     }
 
     fn take(&self) -> VecDeque<Command> {
@@ -120,7 +131,10 @@ impl Commands {
 struct Backend {
     cid: GuestCid,
     memory: Memory,
-    event_idx: bool,
+    /// The queues stopped: the VM is paused, or its device was reset. Which of the two shows when they start again.
+    stopped: bool,
+    /// The guest broke its queues; said once, not for every kick.
+    complained: bool,
     streams: Streams,
     commands: Arc<Commands>,
     watch: OwnedFd,
@@ -157,6 +171,9 @@ impl Backend {
             match command {
                 Command::GiveUp(id) => self.streams.give_up(id),
                 Command::Dial { port, host, head, answer, id: tell_id } => {
+                    if answer.is_closed() {
+                        continue;
+                    }
                     let Some(id) = self.streams.dial(port, host, head, answer) else { continue };
                     use epoll::EventFlags as F;
                     let watched = self.streams.host_fd(id).map(|fd| {
@@ -168,19 +185,21 @@ impl Backend {
                         self.streams.give_up(id);
                         continue;
                     }
-                    // The dialler may have gone already; its answer then fails too.
-                    let _ = tell_id.send(id);
+                    if tell_id.send(id).is_err() {
+                        self.streams.give_up(id);
+                    }
                 }
             }
         }
     }
 
-    /// Takes what the guest sent. Bounded by the queue's size for each chain that the guest made available.
-    fn from_guest(&mut self, vring: &VringRwLock<Memory>) -> io::Result<bool> {
+    /// Takes what the guest sent, at most [`BATCH`] packets.
+    fn take_from_guest(&mut self, vring: &VringRwLock<Memory>) -> io::Result<()> {
         let memory = self.memory.memory();
         let mut any = false;
         let mut state = vring.get_mut();
-        while let Some(chain) = state.get_queue_mut().pop_descriptor_chain(memory.clone()) {
+        for _ in 0..BATCH {
+            let Some(chain) = state.get_queue_mut().pop_descriptor_chain(memory.clone()) else { break };
             any = true;
             let head = chain.head_index();
             if let Ok(mut reader) = chain.reader(&memory) {
@@ -189,7 +208,7 @@ impl Backend {
                     let header = Header::decode(&header);
                     let length = (header.len as usize).min(MAX_PAYLOAD).min(reader.available_bytes());
                     if reader.read_exact(&mut self.scratch[..length]).is_ok() {
-                        self.streams.from_guest(&header, &self.scratch[..length]);
+                        self.streams.receive(&header, &self.scratch[..length]);
                     }
                 }
             }
@@ -199,15 +218,18 @@ impl Backend {
         if any && vring.needs_notification().map_err(io::Error::other)? {
             vring.signal_used_queue()?;
         }
-        Ok(any)
+        Ok(())
     }
 
-    /// Says to the guest what there is to say, as far as it gave buffers.
-    fn to_guest(&mut self, vring: &VringRwLock<Memory>) -> io::Result<()> {
+    /// Says to the guest what there is to say, as far as it gave buffers, at most [`BATCH`] packets.
+    fn give_to_guest(&mut self, vring: &VringRwLock<Memory>) -> io::Result<()> {
         let memory = self.memory.memory();
         let mut any = false;
         let mut state = vring.get_mut();
-        while self.streams.has_work() {
+        for _ in 0..BATCH {
+            if !self.streams.has_work() {
+                break;
+            }
             let Some(chain) = state.get_queue_mut().pop_descriptor_chain(memory.clone()) else { break };
             let head = chain.head_index();
             let mut used = 0;
@@ -235,6 +257,41 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// Moves what can be moved, for a bounded time: the control messages of the VM wait for the same lock.
+    fn turn(&mut self, host: bool, rx: &VringRwLock<Memory>, tx: &VringRwLock<Memory>) -> io::Result<()> {
+        if host {
+            self.host_events()?;
+        }
+        let ready = |v: &VringRwLock<Memory>| v.get_ref().is_enabled() && v.get_ref().get_queue().ready();
+        if !ready(rx) || !ready(tx) {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.stopped) && rx.queue_next_avail() == 0 {
+            // From the beginning: the guest's driver started afresh and knows no stream. A paused VM goes on in the
+            // middle of its queues, and so do its streams.
+            self.streams.clear();
+        }
+        // Until neither queue has more: with EVENT_IDX a kick that is not asked for does not come.
+        for _ in 0..ROUNDS {
+            tx.disable_notification().map_err(io::Error::other)?;
+            rx.disable_notification().map_err(io::Error::other)?;
+            self.take_from_guest(tx)?;
+            self.give_to_guest(rx)?;
+            let more_from_guest = tx.enable_notification().map_err(io::Error::other)?;
+            let more_room = rx.enable_notification().map_err(io::Error::other)?;
+            let more_to_guest = more_room && self.streams.has_work();
+            if !more_from_guest && !more_to_guest {
+                return Ok(());
+            }
+            // One busy stream must not keep the others' sockets waiting.
+            self.host_events()?;
+        }
+        self.commands.wake();
+        Ok(())
+    }
+}
+
 impl VhostUserBackendMut for Backend {
     type Bitmap = ();
     type Vring = VringRwLock<Memory>;
@@ -257,8 +314,8 @@ impl VhostUserBackendMut for Backend {
         VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG
     }
 
-    fn set_event_idx(&mut self, enabled: bool) {
-        self.event_idx = enabled;
+    fn set_event_idx(&mut self, _enabled: bool) {
+        // The queues know it themselves.
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -278,8 +335,7 @@ impl VhostUserBackendMut for Backend {
     }
 
     fn stop_vring(&mut self, _queue: u32) -> io::Result<()> {
-        // The guest resets the device or goes: no stream of it can live on.
-        self.streams.clear();
+        self.stopped = true;
         Ok(())
     }
 
@@ -290,26 +346,13 @@ impl VhostUserBackendMut for Backend {
         vrings: &[Self::Vring],
         _thread: usize,
     ) -> io::Result<()> {
-        if event == HOST_EVENT {
-            self.host_events()?;
+        // An error would end the worker, and with it every stream of a guest whose next packet may be sound again.
+        if let Err(error) = self.turn(event == HOST_EVENT, &vrings[RX], &vrings[TX])
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            tracing::warn!(%error, "the guest's vsock queues are broken");
         }
-        let (rx, tx) = (&vrings[RX as usize], &vrings[TX as usize]);
-        let ready = |v: &Self::Vring| v.get_ref().is_enabled() && v.get_ref().get_queue().ready();
-        if !ready(rx) || !ready(tx) {
-            return Ok(());
-        }
-        // Until neither queue has more: with EVENT_IDX a kick that is not asked for does not come.
-        loop {
-            tx.disable_notification().map_err(io::Error::other)?;
-            rx.disable_notification().map_err(io::Error::other)?;
-            self.from_guest(tx)?;
-            self.to_guest(rx)?;
-            let more_from_guest = tx.enable_notification().map_err(io::Error::other)?;
-            let more_room = rx.enable_notification().map_err(io::Error::other)?;
-            if !more_from_guest && !(more_room && self.streams.has_work()) {
-                return Ok(());
-            }
-        }
+        Ok(())
     }
 }
 
@@ -317,9 +360,68 @@ impl VhostUserBackendMut for Backend {
 pub struct VhostUserVsock {
     path: PathBuf,
     commands: Arc<Commands>,
-    stopping: Arc<AtomicBool>,
-    shutdown: Arc<Mutex<Option<ShutdownHandle>>>,
+    stop: Arc<Stop>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How the owner ends the device's thread, whether or not a VM ever came.
+struct Stop {
+    asked: AtomicBool,
+    wake: OwnedFd,
+    vm: Mutex<Option<ShutdownHandle>>,
+}
+
+impl Stop {
+    fn ask(&self) {
+        self.asked.store(true, Ordering::SeqCst);
+        // Cannot be full: it is written once.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+        if let Some(vm) = self.vm.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            vm.shutdown();
+        }
+    }
+
+    /// Waits for a VM to connect; false when the owner asked to stop first.
+    fn wait_for_vm(&self, listener: &Listener) -> io::Result<bool> {
+        // SAFETY: the listener lives longer than this borrow of its descriptor.
+        let listener = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
+        loop {
+            let mut fds = [PollFd::new(&listener, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) => return Ok(fds[1].revents().is_empty()),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn serve(&self, daemon: &mut VhostUserDaemon<Arc<Mutex<Backend>>>, listener: &mut Listener) {
+        match self.wait_for_vm(listener) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return tracing::error!(%error, "could not wait for the VM"),
+        }
+        if let Err(error) = daemon.start(listener) {
+            return tracing::error!(%error, "the VM could not use the vsock device");
+        }
+        *self.vm.lock().unwrap_or_else(PoisonError::into_inner) = daemon.shutdown_handle();
+        if self.asked.load(Ordering::SeqCst) {
+            daemon.request_shutdown();
+        }
+        if let Err(error) = daemon.wait() {
+            tracing::debug!(%error, "the VM left the vsock device");
+        }
+    }
+}
+
+/// Every stream is a descriptor: asks for as many as this process may have. Best effort, because the limit then shows as
+/// an error of the dial that met it.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 impl std::fmt::Debug for VhostUserVsock {
@@ -334,6 +436,7 @@ impl VhostUserVsock {
     /// # Errors
     /// [`ListenError`]; nothing is left running.
     pub fn listen(path: &Path, cid: GuestCid) -> Result<Self, ListenError> {
+        raise_descriptor_limit();
         let mut listener =
             Listener::new(path, true).map_err(|source| ListenError::Bind { path: path.into(), source })?;
         let setup = |e: rustix::io::Errno| ListenError::Setup(e.into());
@@ -347,7 +450,8 @@ impl VhostUserVsock {
         let backend = Arc::new(Mutex::new(Backend {
             cid,
             memory: memory.clone(),
-            event_idx: false,
+            stopped: false,
+            complained: false,
             streams: Streams::new(cid),
             commands: Arc::clone(&commands),
             watch,
@@ -360,25 +464,17 @@ impl VhostUserVsock {
                 .register_listener(watch_fd, EventSet::IN, u64::from(HOST_EVENT))
                 .map_err(ListenError::Setup)?;
         }
-        let stopping = Arc::new(AtomicBool::new(false));
-        let shutdown = Arc::new(Mutex::new(None));
+        let stop = Arc::new(Stop {
+            asked: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(setup)?,
+            vm: Mutex::new(None),
+        });
         let thread = std::thread::Builder::new()
             .name("vsock-device".into())
             .spawn({
-                let (stopping, shutdown, commands) =
-                    (Arc::clone(&stopping), Arc::clone(&shutdown), Arc::clone(&commands));
+                let (stop, commands) = (Arc::clone(&stop), Arc::clone(&commands));
                 move || {
-                    if let Err(error) = daemon.start(&mut listener) {
-                        tracing::error!(%error, "the VM could not use the vsock device");
-                    } else {
-                        *shutdown.lock().unwrap_or_else(PoisonError::into_inner) = daemon.shutdown_handle();
-                        if stopping.load(Ordering::Acquire) {
-                            daemon.request_shutdown();
-                        }
-                        if let Err(error) = daemon.wait() {
-                            tracing::debug!(%error, "the VM left the vsock device");
-                        }
-                    }
+                    stop.serve(&mut daemon, &mut listener);
                     // Ends the worker, so that nothing moves while the diallers are told.
                     for handler in daemon.get_epoll_handlers() {
                         handler.send_exit_event();
@@ -393,7 +489,7 @@ impl VhostUserVsock {
                 }
             })
             .map_err(ListenError::Setup)?;
-        Ok(Self { path: path.into(), commands, stopping, shutdown, thread: Some(thread) })
+        Ok(Self { path: path.into(), commands, stop, thread: Some(thread) })
     }
 
     /// Streams into the guest; usable before the guest has booted (dials then wait and time out).
@@ -408,13 +504,7 @@ impl VhostUserVsock {
 
     fn end(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        self.stopping.store(true, Ordering::Release);
-        match self.shutdown.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(handle) => handle.shutdown(),
-            // Still waiting for the VM: a connection that ends at once takes its place. If none can be made, the VM is
-            // just connecting, and the thread sees `stopping`.
-            None => drop(StdUnixStream::connect(&self.path)),
-        }
+        self.stop.ask();
         if thread.join().is_err() {
             tracing::error!("the vsock device panicked");
         }
@@ -435,21 +525,46 @@ struct VhostUserTransport {
 
 impl VhostUserTransport {
     async fn dial(&self, port: GuestPort, host: OwnedFd, head: Bytes) -> DialAnswer {
+        // A second descriptor for the one case in which the worker cannot give the first one back: when it died.
+        let spare = match host.try_clone() {
+            Ok(spare) => spare,
+            Err(source) => return Err((ConnectError::Io { port, source }, host)),
+        };
         let (answer, mut answered) = oneshot::channel();
         let (id, told_id) = oneshot::channel();
         let dial = Command::Dial { port, host, head, answer, id };
         if let Err(Command::Dial { host, .. }) = self.commands.push(dial) {
             return Err((ConnectError::Closed, host));
         }
-        if let Ok(answer) = timeout(CONNECT_TIMEOUT, &mut answered).await {
-            return answer.unwrap_or_else(|_| Ok(()));
+        let mut dialling = Dialling { commands: &self.commands, id: Some(told_id) };
+        match timeout(CONNECT_TIMEOUT, &mut answered).await {
+            Ok(answer) => {
+                dialling.id = None;
+                return answer.unwrap_or(Err((ConnectError::Closed, spare)));
+            }
+            Err(_) => drop(dialling),
         }
-        if let Ok(id) = told_id.await {
+        // The guest's answer may have overtaken; then it holds.
+        match timeout(GIVE_UP_TIMEOUT, answered).await {
+            Ok(answer) => answer.unwrap_or(Err((ConnectError::TimedOut { port }, spare))),
+            Err(_) => Err((ConnectError::TimedOut { port }, spare)),
+        }
+    }
+}
+
+/// A dial that is given up when its caller loses interest, so that cancelled dials do not pile up in a guest that boots.
+struct Dialling<'a> {
+    commands: &'a Commands,
+    id: Option<oneshot::Receiver<StreamId>>,
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        // Not told yet: the worker then finds nobody to tell, and gives the stream up itself.
+        if let Some(Ok(id)) = self.id.as_mut().map(oneshot::Receiver::try_recv) {
             // Refused when the device is gone; then it has answered.
             let _ = self.commands.push(Command::GiveUp(id));
         }
-        // The worker answers a stream that it gives up; only its panic drops the sender, and the socket with it.
-        answered.await.unwrap_or_else(|_| Ok(()))
     }
 }
 
