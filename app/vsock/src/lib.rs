@@ -3,7 +3,6 @@
 //! Every transport offers the same two acts: open a stream for a part of Slipway itself ([`Transport::connect`]), or
 //! hand over a socket of a client so that the transport moves its bytes without anybody in between
 //! ([`Transport::splice`]). Half-close is carried in both directions by every transport.
-#![allow(unsafe_code)] // One borrow of a listener whose own crate gives out its number only.
 
 pub mod af_vsock;
 pub mod copy;

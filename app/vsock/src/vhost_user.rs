@@ -13,8 +13,8 @@
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
-    os::unix::net::UnixStream as StdUnixStream,
+    os::fd::{AsRawFd, OwnedFd},
+    os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -73,7 +73,7 @@ pub enum ListenError {
         path: PathBuf,
         /// Why.
         #[source]
-        source: vhost::vhost_user::Error,
+        source: io::Error,
     },
     /// A descriptor or a thread could not be had.
     #[error("failed to set up the vsock device")]
@@ -382,11 +382,9 @@ impl Stop {
     }
 
     /// Waits for a VM to connect; false when the owner asked to stop first.
-    fn wait_for_vm(&self, listener: &Listener) -> io::Result<bool> {
-        // SAFETY: the listener lives longer than this borrow of its descriptor.
-        let listener = unsafe { BorrowedFd::borrow_raw(listener.as_raw_fd()) };
+    fn wait_for_vm(&self, listener: &StdUnixListener) -> io::Result<bool> {
         loop {
-            let mut fds = [PollFd::new(&listener, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
+            let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(&self.wake, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) => return Ok(fds[1].revents().is_empty()),
                 Err(rustix::io::Errno::INTR) => {}
@@ -395,13 +393,13 @@ impl Stop {
         }
     }
 
-    fn serve(&self, daemon: &mut VhostUserDaemon<Arc<Mutex<Backend>>>, listener: &mut Listener) {
-        match self.wait_for_vm(listener) {
+    fn serve(&self, daemon: &mut VhostUserDaemon<Arc<Mutex<Backend>>>, listener: StdUnixListener) {
+        match self.wait_for_vm(&listener) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => return tracing::error!(%error, "could not wait for the VM"),
         }
-        if let Err(error) = daemon.start(listener) {
+        if let Err(error) = daemon.start(&mut Listener::from(listener)) {
             return tracing::error!(%error, "the VM could not use the vsock device");
         }
         *self.vm.lock().unwrap_or_else(PoisonError::into_inner) = daemon.shutdown_handle();
@@ -437,8 +435,10 @@ impl VhostUserVsock {
     /// [`ListenError`]; nothing is left running.
     pub fn listen(path: &Path, cid: GuestCid) -> Result<Self, ListenError> {
         raise_descriptor_limit();
-        let mut listener =
-            Listener::new(path, true).map_err(|source| ListenError::Bind { path: path.into(), source })?;
+        // Left behind by a shim that was killed; who may run a shim is decided by a lock, not by this file.
+        let _ = std::fs::remove_file(path);
+        let listener =
+            StdUnixListener::bind(path).map_err(|source| ListenError::Bind { path: path.into(), source })?;
         let setup = |e: rustix::io::Errno| ListenError::Setup(e.into());
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(setup)?;
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(setup)?;
@@ -474,7 +474,7 @@ impl VhostUserVsock {
             .spawn({
                 let (stop, commands) = (Arc::clone(&stop), Arc::clone(&commands));
                 move || {
-                    stop.serve(&mut daemon, &mut listener);
+                    stop.serve(&mut daemon, listener);
                     // Ends the worker, so that nothing moves while the diallers are told.
                     for handler in daemon.get_epoll_handlers() {
                         handler.send_exit_event();
