@@ -587,3 +587,7 @@ impl Transport for VhostUserTransport {
         self.dial(port, host, head).await
     }
 }
+
+#[cfg(test)]
+#[path = "vhost_user_tests.rs"]
+mod tests;
