@@ -9,29 +9,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-protocol", &[]),
     ("slipway-settings", &[]),
     ("slipway-agent-client", &["slipway-protocol"]),
-    ("slipway-agent", &["slipway-protocol"]),
-    ("slipway-image", &[]),
-    ("slipway-api", &[]),
     ("slipway-vsock", &["slipway-protocol"]),
     ("slipway-vm", &["slipway-vsock"]),
     ("slipway-vm-qemu", &["slipway-vm", "slipway-vsock"]),
     // The engine's port is the protocol's to name.
     ("slipway-relay", &["slipway-vsock", "slipway-protocol"]),
     ("slipway-shim", &["slipway-vm", "slipway-vm-qemu", "slipway-vsock", "slipway-protocol"]),
-    (
-        "slipway-daemon",
-        &[
-            "slipway-api",
-            "slipway-settings",
-            "slipway-relay",
-            "slipway-shim",
-            "slipway-agent-client",
-            "slipway-vsock",
-            "slipway-vm",
-        ],
-    ),
-    ("slipway", &["slipway-api", "slipway-settings", "slipway-daemon", "slipway-shim"]),
-    ("slipway-tests", &["slipway-api"]),
+    ("slipway-tests", &[]),
+    ("slipway-test-guest", &[]),
 ];
 
 fn arrows() -> BTreeMap<String, Vec<String>> {
@@ -58,7 +43,7 @@ fn arrows() -> BTreeMap<String, Vec<String>> {
 #[test]
 fn every_crate_keeps_to_its_arrows() {
     let arrows = arrows();
-    assert!(arrows.len() > 10, "the workspace was read: {arrows:?}");
+    assert!(arrows.len() >= ALLOWED.len(), "the workspace was read: {arrows:?}");
     let mut wrong = Vec::new();
     for (from, to) in &arrows {
         match ALLOWED.iter().find(|(name, _)| name == from) {
