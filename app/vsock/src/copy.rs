@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   a ──read──► buffer ──write──► b      end of a: SHUT_WR on b, the other direction goes on
-//!   a ◄─write── buffer ◄──read─── b      error on either: both directions end
+//!   a ◄─write── buffer ◄──read─── b      b reads no more: this direction ends; any other error: both end
 //! ```
 //!
 //! `docker attach`, `exec -i` and `build` close one direction and then wait for the answer in the other: a copier that
@@ -37,12 +37,16 @@ async fn one_way(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unp
         if count == 0 {
             break;
         }
-        to.write_all(&buffer[..count]).await?;
+        match to.write_all(&buffer[..count]).await {
+            // The receiver reads no more, and may still have an answer: a server that refuses an upload does that.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other?,
+        }
         to.flush().await?;
     }
     match to.shutdown().await {
         // The receiver left first; there is nobody to tell.
-        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotConnected | io::ErrorKind::BrokenPipe) => Ok(()),
         other => other,
     }
 }
@@ -72,6 +76,28 @@ mod tests {
         };
         let (ended, ()) = tokio::join!(relay, talk);
         ended.expect("both directions ended cleanly");
+    }
+
+    #[tokio::test]
+    async fn an_answer_given_before_the_question_was_read_arrives() {
+        let (mut client, a) = UnixStream::pair().expect("pair");
+        let (b, mut server) = UnixStream::pair().expect("pair");
+        let relay = both_ways(a, b);
+        let talk = async {
+            let server_reads_no_more = rustix::net::shutdown(&server, rustix::net::Shutdown::Read);
+            server_reads_no_more.expect("SHUT_RD");
+            client.write_all(b"an upload that is not wanted").await.expect("write");
+            // Lets the relay meet the closed end before the answer is there.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            server.write_all(b"413").await.expect("the way back is open");
+            drop(server);
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.expect("the client gets it");
+            assert_eq!(answer, b"413");
+            drop(client);
+        };
+        let (ended, ()) = tokio::join!(relay, talk);
+        ended.expect("no failure of the relay");
     }
 
     #[tokio::test]
