@@ -1,0 +1,14 @@
+//! The control API: what the daemon tells about itself and can be asked to do, as types, and a client for it.
+//!
+//! HTTP and JSON over `api.sock`. Windows, tray and CLI speak to the daemon through this crate alone. Fields may be added;
+//! none changes its meaning within `/v1`.
+
+pub mod client;
+pub mod exec;
+mod types;
+
+pub use slipway_settings::paths;
+pub use types::*;
+
+/// Prefix of every path.
+pub const PREFIX: &str = "/v1";
