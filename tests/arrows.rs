@@ -15,6 +15,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // The engine's port is the protocol's to name.
     ("slipway-relay", &["slipway-vsock", "slipway-protocol"]),
     ("slipway-shim", &["slipway-vm", "slipway-vm-qemu", "slipway-vsock", "slipway-protocol"]),
+    // Clients find the daemon's socket where the settings' paths say.
+    ("slipway-api", &["slipway-settings"]),
+    // Signs nothing and builds nothing: what builder and daemon must agree on.
+    ("slipway-manifest", &[]),
     ("slipway-tests", &[]),
     ("slipway-test-guest", &[]),
 ];

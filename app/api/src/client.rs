@@ -188,7 +188,10 @@ impl ApiClient {
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn exec(&self, request: &ExecRequest) -> Result<TokioIo<hyper::upgrade::Upgraded>, ClientError> {
+    pub async fn exec(
+        &self,
+        request: &ExecRequest,
+    ) -> Result<TokioIo<hyper::upgrade::Upgraded>, ClientError> {
         let response = self.send(Method::POST, "/exec", Some(request), true).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refused(response).await);
