@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-protocol", &[]),
     ("slipway-settings", &[]),
     ("slipway-agent-client", &["slipway-protocol"]),
+    ("slipway-agent", &["slipway-protocol"]),
     ("slipway-vsock", &["slipway-protocol"]),
     ("slipway-vm", &["slipway-vsock"]),
     ("slipway-vm-qemu", &["slipway-vm", "slipway-vsock"]),

@@ -6,6 +6,9 @@
 pub mod frame;
 pub mod ports;
 
+/// What every message can do; named by those who are generic over messages.
+pub use prost::Message;
+
 /// The generated messages of schema version 1.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod v1 {
