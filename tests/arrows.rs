@@ -20,6 +20,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-api", &["slipway-settings"]),
     // Signs nothing and builds nothing: what builder and daemon must agree on.
     ("slipway-manifest", &[]),
+    (
+        "slipway-daemon",
+        &[
+            "slipway-api",
+            "slipway-settings",
+            "slipway-relay",
+            // Its client half; `drivers` is for the shim's own process.
+            "slipway-shim",
+            "slipway-agent-client",
+            "slipway-protocol",
+            "slipway-manifest",
+            "slipway-vm",
+            "slipway-vsock",
+        ],
+    ),
+    // Daemon and shim are named by `inner.rs` alone, which starts them; a test below says so.
+    ("slipway", &["slipway-api", "slipway-daemon", "slipway-shim"]),
     ("slipway-tests", &[]),
     ("slipway-test-guest", &[]),
 ];
@@ -71,4 +88,13 @@ fn only_one_file_names_a_driver() {
         named.lines().filter(|f| !f.ends_with("shim/src/drivers.rs") && !f.contains("/vm-")).collect();
     assert!(named.contains("shim/src/drivers.rs"), "the search found what must be there: {named}");
     assert!(others.is_empty(), "a driver is named outside `shim/src/drivers.rs`: {others:?}");
+}
+
+#[test]
+fn the_verbs_know_nothing_below_the_api() {
+    let verbs = concat!(env!("CARGO_MANIFEST_DIR"), "/../app/cli/src");
+    let output = Command::new("grep").args(["-rlE", "slipway_(daemon|shim|vm|relay|vsock)", verbs]).output();
+    let named = String::from_utf8(output.expect("grep runs").stdout).expect("paths are text");
+    let files: Vec<&str> = named.lines().collect();
+    assert!(matches!(files[..], [only] if only.ends_with("cli/src/inner.rs")), "{files:?}");
 }

@@ -10,8 +10,8 @@ use hyperlocal::{UnixClientExt, UnixConnector, Uri};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    ContextRequest, DockerSetup, Holdings, LogLine, LogQuery, Problem, Reset, ResetRequest, Setting,
-    SettingValue, StartRequest, Status, StopRequest, Version,
+    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, Problem, Reset, ResetRequest,
+    Setting, SettingValue, StartRequest, Status, StopRequest, Version,
     exec::{ExecRequest, UPGRADE},
 };
 
@@ -182,6 +182,14 @@ impl ApiClient {
     /// See [`ClientError`].
     pub async fn reset(&self, what: Reset) -> Result<(), ClientError> {
         self.ask(Method::POST, "/reset", Some(&ResetRequest { what })).await
+    }
+
+    /// Replaces the guest image; the machine must be stopped. Returns the image's version.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn install_image(&self, request: &ImageRequest) -> Result<String, ClientError> {
+        self.ask(Method::POST, "/image", Some(request)).await
     }
 
     /// Runs a program in the guest; frames of [`crate::exec`] travel on the stream.

@@ -5,6 +5,8 @@
 
 pub mod client;
 pub mod exec;
+pub mod log_files;
+pub mod time;
 mod types;
 
 pub use slipway_settings::paths;

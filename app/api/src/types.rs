@@ -321,6 +321,18 @@ pub struct ResetRequest {
     pub what: Reset,
 }
 
+/// A guest image to use from the next start on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRequest {
+    /// Folder that the image builder wrote.
+    #[schema(value_type = String)]
+    pub dir: PathBuf,
+    /// Accept, from now on, the key that it is signed with.
+    #[serde(default)]
+    pub trust_key: bool,
+}
+
 /// What is on the disk now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Holdings {

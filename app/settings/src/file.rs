@@ -111,6 +111,22 @@ impl SettingsFile {
         check(&self.document()?).map_err(FileError::Mistakes)
     }
 
+    /// Reads what is set, with `overrides` (name and value as a person writes them) in its place.
+    ///
+    /// # Errors
+    /// [`FileError::Mistakes`] with all of the overrides', or as for [`read`](Self::read).
+    pub fn read_with(&self, overrides: &[(String, String)]) -> Result<Raw, FileError> {
+        let mut raw = self.read()?;
+        let mut mistakes = Vec::new();
+        for (name, value) in overrides {
+            match keys::find(name).ok_or_else(|| unknown(name)).and_then(|k| parse(k, value).map(|_| k)) {
+                Ok(key) => drop(raw.insert(key.name, value.clone())),
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        if mistakes.is_empty() { Ok(raw) } else { Err(FileError::Mistakes(mistakes)) }
+    }
+
     /// Sets one value. Comments, order and the other settings stay as they are.
     ///
     /// # Errors

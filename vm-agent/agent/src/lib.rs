@@ -1,13 +1,32 @@
-//! The guest agent's conversation with the host: what it answers on each vsock port, over whatever stream carries it.
+//! The guest agent: `/init` of the initramfs, then PID 1 of the guest, and the host's only counterpart there.
 //!
-//! The guest's own half (initramfs, PID 1, services) is not here yet; what is here runs as well on a host, where its tests
-//! dial it with the real client over unix sockets.
+//! ```text
+//! PID 1 in the initramfs ──exec──▶ `slipway-agent init` (PID 1 on the real root) ──▶ serves until power-off
+//! `slipway-agent serve --dir DIR` ──▶ the same server on unix sockets, without mounts, for tests on a host
+//! ```
+//!
+//! [`serve`] is the conversation with the host, [`init`] the boot, [`service`] keeps the engine's programs running.
+// Mounting, modules, interface ioctls and process set-up between fork and exec have no safe wrapper everywhere.
+#![cfg_attr(target_os = "linux", allow(unsafe_code))]
+#![cfg(target_os = "linux")]
 
-#[cfg(target_os = "linux")]
 pub mod clock;
-#[cfg(target_os = "linux")]
+mod data_disk;
+mod engine;
+mod exec;
+mod guest;
+mod init;
+mod listen;
 pub mod logs;
-#[cfg(target_os = "linux")]
+mod network;
 pub mod phases;
-#[cfg(target_os = "linux")]
+mod reaper;
 pub mod serve;
+mod service;
+mod tool;
+
+pub use init::{stage1, stage2};
+pub use tool::serve as serve_on_host;
+
+/// What the agent calls itself in its greeting.
+pub const BUILD: &str = concat!("slipway-agent ", env!("CARGO_PKG_VERSION"));

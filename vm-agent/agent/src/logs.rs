@@ -22,6 +22,8 @@ const RECORD_COST: usize = 64;
 const LONGEST_LINE: usize = 16 << 10;
 /// The agent's own unit.
 pub const AGENT: &str = "agent";
+/// The kernel's.
+pub const KERNEL: &str = "kernel";
 
 /// The memory itself.
 #[derive(Debug)]
@@ -128,6 +130,25 @@ impl Logs {
         }
         if !pending.is_empty() {
             self.push(unit, &pending);
+        }
+    }
+
+    /// Takes in the kernel's messages until they cannot be read any more. Blocks: for a thread of its own.
+    pub fn collect_kernel(&self) -> std::io::Result<()> {
+        use std::io::Read;
+        let mut device = std::fs::File::open("/dev/kmsg")?;
+        let mut record = vec![0u8; 8 << 10];
+        loop {
+            match device.read(&mut record) {
+                // "6,339,5140900,-;text\n key=value": only the text is for people.
+                Ok(count) => {
+                    let text = record[..count].splitn(2, |b| *b == b';').nth(1).unwrap_or(&record[..count]);
+                    self.push(KERNEL, text.split(|b| *b == b'\n').next().unwrap_or(text));
+                }
+                // The kernel overwrote what was not read yet; the next read goes on with what is left.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 

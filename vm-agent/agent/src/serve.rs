@@ -15,16 +15,18 @@ use slipway_protocol::{
     v1::{self, DialReply, Failure, dial::Target, reply, request::Call},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes},
     net::{TcpStream, UnixStream},
     sync::{broadcast::error::RecvError, mpsc},
     time::timeout,
 };
 
-use crate::{clock, logs::Logs, phases::Board};
+use crate::{clock, data_disk, logs::Logs, phases::Board, reaper::Reaper};
 
 /// How long the host may take for the first frame of a stream, and a target for accepting a dial.
 const FIRST: Duration = Duration::from_secs(10);
+/// Bytes in flight of each direction of a copied stream.
+const COPY: usize = 64 << 10;
 /// Log records that are copied out of the memory at once.
 const PAGE: usize = 256;
 
@@ -33,35 +35,20 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A stream ended otherwise than by the host's closing it.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// It did not speak the protocol, or broke.
-    Frame(FrameError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
     /// No version in common.
+    #[error(transparent)]
     Version(slipway_protocol::NoCommonVersion),
     /// The first frame did not come in time.
+    #[error("no first frame within {} s", FIRST.as_secs())]
     Silent,
     /// A target of the stream could not be reached, or the copy broke.
+    #[error("{0}")]
     Io(io::Error),
-}
-
-impl std::fmt::Display for ServeError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Frame(error) => error.fmt(f),
-            Self::Version(error) => error.fmt(f),
-            Self::Silent => write!(f, "no first frame within {} s", FIRST.as_secs()),
-            Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-impl From<FrameError> for ServeError {
-    fn from(error: FrameError) -> Self {
-        Self::Frame(error)
-    }
 }
 
 /// What control streams act on.
@@ -75,6 +62,12 @@ pub struct Guest {
     pub data: PathBuf,
     /// Told when the host wants the guest to power off, with the milliseconds that containers get.
     pub power_off: mpsc::Sender<u32>,
+    /// Sets the time of day in nanoseconds since the epoch and says whether it had to; on a host it must not.
+    pub set_clock: fn(u64) -> io::Result<bool>,
+    /// Starts the programs that the host wants run.
+    pub reaper: Arc<Reaper>,
+    /// The engine's socket.
+    pub engine: PathBuf,
 }
 
 impl Guest {
@@ -131,7 +124,7 @@ impl Guest {
     async fn answer(&self, call: Option<Call>) -> reply::Result {
         match call {
             Some(Call::Ping(_)) => reply::Result::Ok(v1::Ok {}),
-            Some(Call::SetClock(time)) => match clock::set_unix_nanos(time.unix_nanos) {
+            Some(Call::SetClock(time)) => match (self.set_clock)(time.unix_nanos) {
                 Ok(stepped) => {
                     if stepped {
                         self.logs.say("the clock was set to the host's");
@@ -145,8 +138,18 @@ impl Guest {
                 Err(_) => failed("power-off", "the guest is on its way down already".into()),
             },
             Some(Call::GetStatus(_)) => reply::Result::Status(self.status()),
-            Some(Call::Trim(_)) => failed("unsupported", "this agent cannot trim".into()),
+            Some(Call::Trim(_)) => self.trim().await,
             None => failed("unsupported", "this agent does not know the call".into()),
+        }
+    }
+
+    async fn trim(&self) -> reply::Result {
+        let data = self.data.clone();
+        // The disk is busy for as long as it takes; other calls of this stream wait, other streams do not.
+        match tokio::task::spawn_blocking(move || data_disk::trim(&data)).await {
+            Ok(Ok(bytes)) => reply::Result::Trimmed(v1::Trimmed { bytes }),
+            Ok(Err(error)) => failed("trim", format!("failed to trim the data disk: {error}")),
+            Err(error) => failed("trim", format!("failed to trim the data disk: {error}")),
         }
     }
 
@@ -185,7 +188,7 @@ async fn tell(writer: &mut (impl AsyncWrite + Unpin), event: v1::Event) -> Resul
     frame::write(writer, &v1::Reply { id: 0, result: Some(reply::Result::Event(event)) }).await
 }
 
-async fn first<M: Default + slipway_protocol::Message>(
+pub(crate) async fn first<M: Default + slipway_protocol::Message>(
     stream: &mut (impl AsyncRead + Unpin),
 ) -> Result<Option<M>, ServeError> {
     match timeout(FIRST, frame::read(stream)).await {
@@ -217,10 +220,10 @@ pub async fn dial(mut stream: impl Stream) -> Result<(), ServeError> {
     };
     frame::write(&mut stream, &DialReply { failure: None }).await?;
     let copied = match &mut target {
-        Reached::Unix(target) => copy_bidirectional(&mut stream, target).await,
-        Reached::Tcp(target) => copy_bidirectional(&mut stream, target).await,
+        Reached::Unix(target) => copy(&mut stream, target).await,
+        Reached::Tcp(target) => copy(&mut stream, target).await,
     };
-    copied.map(drop).map_err(ServeError::Io)
+    copied.map_err(ServeError::Io)
 }
 
 enum Reached {
@@ -232,13 +235,18 @@ async fn reach<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result
     timeout(FIRST, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// Copies both ways, each half-close on its own.
+async fn copy(one: &mut impl Stream, other: &mut impl Stream) -> io::Result<()> {
+    copy_bidirectional_with_sizes(one, other, COPY, COPY).await.map(drop)
+}
+
 /// Serves one stream of the engine's port: raw bytes to and from the engine's socket, half-closes included.
 ///
 /// # Errors
 /// [`ServeError::Io`].
 pub async fn engine(mut stream: impl Stream, socket: &std::path::Path) -> Result<(), ServeError> {
     let mut engine = reach(UnixStream::connect(socket)).await.map_err(ServeError::Io)?;
-    copy_bidirectional(&mut stream, &mut engine).await.map(drop).map_err(ServeError::Io)
+    copy(&mut stream, &mut engine).await.map_err(ServeError::Io)
 }
 
 /// Serves one stream of the logs port: what is remembered, then what comes, until the host closes it.

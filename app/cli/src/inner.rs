@@ -1,0 +1,91 @@
+//! The processes behind the verbs: daemon and shim, as hidden verbs of the same program.
+//!
+//! The only file of the CLI that names their crates. Both leave their starter's session first: closing the terminal, or
+//! Ctrl-C in it, must not end a machine.
+
+use std::{path::Path, process::ExitCode};
+
+use anyhow::Context;
+use rustix::process::{getpgid, getppid, setpgid, setsid};
+use slipway_shim::{
+    drivers,
+    server::{self, ShimConfig},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Is the daemon until it is told to end.
+pub(crate) fn daemon(profile: String) -> ExitCode {
+    own_session();
+    ended(run_daemon(profile))
+}
+
+/// Owns a machine until it ends.
+pub(crate) fn shim(config: &Path) -> ExitCode {
+    own_session();
+    log_to_stderr();
+    ended(run_shim(config))
+}
+
+fn run_daemon(profile: String) -> anyhow::Result<()> {
+    let exe = std::env::current_exe().context("failed to find the own program")?;
+    let runtime = tokio::runtime::Runtime::new().context("failed to start")?;
+    Ok(runtime.block_on(slipway_daemon::run(slipway_daemon::Options { profile, exe }))?)
+}
+
+fn run_shim(config: &Path) -> anyhow::Result<()> {
+    let json = std::fs::read(config).with_context(|| format!("failed to read `{}`", config.display()))?;
+    let config: ShimConfig = serde_json::from_slice(&json)
+        .with_context(|| format!("failed to understand `{}`", config.display()))?;
+    let runtime = tokio::runtime::Runtime::new().context("failed to start")?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for signals")?;
+        // Its terminal went away before it had a session of its own: nothing to end a machine for.
+        let _hangup = signal(SignalKind::hangup()).context("failed to listen for signals")?;
+        let told = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            told.cancel();
+        });
+        server::run(&config, &*drivers::driver(&config), stop).await?;
+        Ok(())
+    })
+}
+
+/// Leaves the starter's session and terminal.
+fn own_session() {
+    if setsid().is_ok() {
+        return;
+    }
+    // The leader of a process group may not, and a starter that shields us from Ctrl-C made us one. In the starter's
+    // group for a moment we are not; if the starter has gone, so has its session, nearly always.
+    if let Some(parent) = getppid()
+        && let Ok(group) = getpgid(Some(parent))
+        && setpgid(None, Some(group)).is_ok()
+    {
+        let _ = setsid();
+    }
+}
+
+/// Logs of the shim go to its file, which its starter made its stderr.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SLIPWAY_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+/// The last words go to the log, from where the starter repeats them.
+fn ended(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            eprintln!("{}", causes.join(": "));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Finds the daemon, or starts it.
+//!
+//! Whether one lives is told by its socket alone: it answers or it does not. Several starters at once are fine: of their
+//! daemons one wins the lock, the others leave quietly, and all starters speak to the winner.
+
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use slipway_api::{
+    Problem, Version,
+    client::{ApiClient, ClientError},
+    paths::{Env, Paths},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::say::{Fail, Say};
+
+/// How long a daemon may take to listen.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a living daemon may take to say who it is.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Between two looks.
+const STEP: Duration = Duration::from_millis(25);
+/// How long a daemon that left quietly is given to have been beaten by another, before a new one is tried.
+const LOST_TO_ANOTHER: Duration = Duration::from_secs(1);
+/// Bytes of the daemon's log that explain why it did not start.
+const LAST_WORDS: u64 = 2048;
+
+/// One profile, its daemon, and the person who asks.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The profile's files.
+    pub(crate) paths: Paths,
+    /// The person.
+    pub(crate) say: Say,
+    api: ApiClient,
+}
+
+impl Session {
+    /// Nothing is connected or created yet.
+    ///
+    /// # Errors
+    /// A profile that cannot be one, or no home.
+    pub(crate) fn new(profile: &str, say: Say) -> Result<Self, Fail> {
+        let paths = Paths::resolve(&Env::of_process(), profile)?;
+        let api = ApiClient::new(&paths.api_sock());
+        Ok(Self { paths, say, api })
+    }
+
+    /// The daemon, if one lives. One that died while its machine runs is started again: the machine must be spoken for.
+    ///
+    /// # Errors
+    /// A daemon that hangs, or does not start.
+    pub(crate) async fn found(&self) -> Result<Option<&ApiClient>, Fail> {
+        if self.answers().await?.is_some() {
+            return Ok(Some(&self.api));
+        }
+        if held(&self.paths.shim_lock()) { self.spawn().await.map(Some) } else { Ok(None) }
+    }
+
+    /// The daemon, started if need be.
+    ///
+    /// # Errors
+    /// A daemon that hangs, or does not start.
+    pub(crate) async fn ensured(&self) -> Result<&ApiClient, Fail> {
+        if self.answers().await?.is_some() { Ok(&self.api) } else { self.spawn().await }
+    }
+
+    /// Ends a daemon of another version and starts one of ours. The machine goes on meanwhile.
+    ///
+    /// # Errors
+    /// A daemon that hangs, or does not start.
+    pub(crate) async fn renewed(&self) -> Result<&ApiClient, Fail> {
+        if self.answers().await?.is_some_and(|version| version.slipway != env!("CARGO_PKG_VERSION")) {
+            self.api.quit().await?;
+            let deadline = Instant::now() + PATIENCE;
+            while self.answers().await?.is_some() {
+                if Instant::now() >= deadline {
+                    return Err(self.silent("the daemon of another version does not end").into());
+                }
+                sleep(STEP).await;
+            }
+        }
+        self.ensured().await
+    }
+
+    /// Who answers, if anybody does.
+    ///
+    /// # Errors
+    /// Somebody is there and cannot be spoken to.
+    pub(crate) async fn answers(&self) -> Result<Option<Version>, Fail> {
+        match timeout(ANSWER, self.api.version()).await {
+            Ok(Ok(version)) => Ok(Some(version)),
+            Ok(Err(error)) if nobody(&error) => Ok(None),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(self.silent("the daemon does not answer").into()),
+        }
+    }
+
+    async fn spawn(&self) -> Result<&ApiClient, Fail> {
+        self.paths.prepare()?;
+        let log = self.paths.log("daemon");
+        let deadline = Instant::now() + PATIENCE;
+        let (mut child, mut from) = self.launch(&log)?;
+        let mut left: Option<Instant> = None;
+        loop {
+            match timeout(ANSWER, self.api.version()).await {
+                Ok(Ok(_)) => return Ok(&self.api),
+                Ok(Err(error)) if !nobody(&error) => return Err(error.into()),
+                _ => {}
+            }
+            match (child.try_wait(), left) {
+                (Ok(Some(code)), _) if !code.success() => {
+                    let said = last_words(&log, from);
+                    let problem = Problem::new("daemon-ended", "the daemon ended as soon as it was started");
+                    return Err(problem
+                        .because(said)
+                        .hint(format!("all it said is in `{}`", log.display()))
+                        .into());
+                }
+                (Ok(Some(_)), None) => left = Some(Instant::now()),
+                // The one that it lost to was on its way out, it seems.
+                (Ok(Some(_)), Some(at)) if at.elapsed() >= LOST_TO_ANOTHER => {
+                    (child, from) = self.launch(&log)?;
+                    left = None;
+                }
+                _ => {}
+            }
+            if Instant::now() >= deadline {
+                let seconds = PATIENCE.as_secs();
+                return Err(self.silent(&format!("the daemon did not answer in {seconds} s")).into());
+            }
+            sleep(STEP).await;
+        }
+    }
+
+    /// Starts a daemon; the process, and where in the log its words begin.
+    fn launch(&self, log: &Path) -> Result<(Child, u64), Fail> {
+        let failed =
+            |what: String| move |e: io::Error| Problem::new("daemon-spawn", what).because(e.to_string());
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(log)
+            .map_err(failed(format!("failed to open `{}`", log.display())))?;
+        let from = file.metadata().map_or(0, |m| m.len());
+        let exe = std::env::current_exe().map_err(failed("failed to find the own program".into()))?;
+        let second = file.try_clone().map_err(failed("failed to start the daemon".into()))?;
+        let child = Command::new(&exe)
+            .args(["daemon", "--profile", self.paths.profile()])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(second)
+            .stderr(file)
+            // The new process leaves our session itself; until then it must not get the terminal's Ctrl-C.
+            .process_group_of_its_own()
+            .spawn()
+            .map_err(failed(format!("failed to run `{}`", exe.display())))?;
+        Ok((child, from))
+    }
+
+    fn silent(&self, what: &str) -> Problem {
+        Problem::new("daemon-silent", what)
+            .hint(format!("what it does is in `{}`", self.paths.log("daemon").display()))
+    }
+}
+
+trait OwnGroup {
+    fn process_group_of_its_own(&mut self) -> &mut Self;
+}
+
+impl OwnGroup for Command {
+    fn process_group_of_its_own(&mut self) -> &mut Self {
+        std::os::unix::process::CommandExt::process_group(self, 0)
+    }
+}
+
+/// Whether the error says that nobody listens. Anything else is somebody who cannot be spoken to.
+fn nobody(error: &ClientError) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+        }
+        cause = error.source();
+    }
+    // It ended while we spoke: the same as nobody.
+    matches!(error, ClientError::Broken(_))
+}
+
+/// Whether a living process holds the lock. Looking takes it for a moment; who wants the shim's is a child of a daemon that
+/// answers, and then nobody looks.
+fn held(lock: &Path) -> bool {
+    let Ok(file) = File::open(lock) else { return false };
+    matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
+}
+
+fn last_words(log: &Path, from: u64) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || {
+        let mut file = File::open(log)?;
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(from.max(end.saturating_sub(LAST_WORDS)).min(end)))?;
+        let mut bytes = Vec::new();
+        file.take(LAST_WORDS).read_to_end(&mut bytes)?;
+        io::Result::Ok(bytes)
+    };
+    let text = String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned();
+    if text.is_empty() { "it said nothing".into() } else { text }
+}
+
+/// The person's folder of docker's configuration.
+///
+/// # Errors
+/// Neither variable says where.
+pub(crate) fn docker_config() -> Result<PathBuf, Fail> {
+    let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let dir = var("DOCKER_CONFIG").or_else(|| var("HOME").map(|home| home.join(".docker")));
+    let dir = dir.ok_or_else(|| Problem::new("paths", "neither DOCKER_CONFIG nor HOME is set"))?;
+    Ok(std::path::absolute(dir)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_there_is_told_from_somebody_who_fails() {
+        let dir = tempfile::tempdir().expect("folder");
+        let socket = dir.path().join("api.sock");
+        assert!(nobody(&ApiClient::new(&socket).version().await.expect_err("no file")));
+        drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
+        assert!(nobody(&ApiClient::new(&socket).version().await.expect_err("nobody listens")));
+        assert!(!nobody(&ClientError::Problem(Box::new(Problem::new("x", "y")))));
+        assert!(!nobody(&ClientError::Answer("x".into())));
+    }
+
+    #[test]
+    fn a_lock_that_nobody_holds_means_nothing() {
+        let dir = tempfile::tempdir().expect("folder");
+        let lock = dir.path().join("shim.lock");
+        assert!(!held(&lock), "there is none");
+        let file = File::create(&lock).expect("made");
+        assert!(!held(&lock), "left by a dead process");
+        flock(&file, FlockOperation::NonBlockingLockExclusive).expect("locked");
+        assert!(held(&lock));
+        drop(file);
+        assert!(!held(&lock));
+    }
+
+    #[test]
+    fn the_last_words_are_those_of_this_start() {
+        let dir = tempfile::tempdir().expect("folder");
+        let log = dir.path().join("daemon.log");
+        std::fs::write(&log, "before\nnow\n").expect("written");
+        assert_eq!(last_words(&log, 7), "now");
+        assert_eq!(last_words(&log, 11), "it said nothing");
+        assert_eq!(last_words(&log, 9999), "it said nothing");
+        std::fs::write(&log, "x".repeat(10_000)).expect("written");
+        assert_eq!(last_words(&log, 0).len() as u64, LAST_WORDS);
+    }
+}

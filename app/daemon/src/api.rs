@@ -1,0 +1,292 @@
+//! The control API's server: translates HTTP to the owner's commands, and problems to status codes.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{FromRequest, Path, Query, Request, State as Shared},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use futures_util::stream;
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use slipway_api::{
+    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, Problem, ResetRequest, Setting,
+    SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
+    exec::{ExecRequest, UPGRADE},
+    log_files,
+};
+use tokio::{net::UnixListener, sync::broadcast::error::RecvError};
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+
+use crate::{Context, config, exec, holdings, owner::Owner, setup};
+
+/// What every answer is made from.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) context: Arc<Context>,
+    pub(crate) owner: Owner,
+    pub(crate) quit: CancellationToken,
+}
+
+/// Serves until `stop`; streams that are open then are closed.
+pub(crate) async fn serve(listener: UnixListener, app: App, stop: CancellationToken) {
+    let router = router(app);
+    let serving = axum::serve(listener, router).into_future();
+    tokio::select! {
+        ended = serving => if let Err(error) = ended { tracing::error!(%error, "the API ended") },
+        () = stop.cancelled() => {}
+    }
+}
+
+fn router(app: App) -> Router {
+    let v1 = Router::new()
+        .route("/version", get(version))
+        .route("/status", get(status))
+        .route("/status/watch", get(watch))
+        .route("/start", post(start))
+        .route("/stop", post(stop))
+        .route("/quit", post(quit))
+        .route("/settings", get(settings))
+        .route("/settings/{name}", put(set).delete(unset))
+        .route("/logs", get(logs))
+        .route("/context", post(use_context))
+        .route("/holdings", get(holding))
+        .route("/reset", post(reset))
+        .route("/image", post(install_image))
+        .route("/exec", post(run))
+        .route("/openapi.json", get(|| async { Json(openapi()) }));
+    Router::new()
+        .nest(slipway_api::PREFIX, v1)
+        .fallback(|| async { Refusal(Problem::new("not-found", "there is no such thing in this API")) })
+        .method_not_allowed_fallback(|| async {
+            Refusal(Problem::new("not-found", "that cannot be done here"))
+        })
+        .with_state(app)
+}
+
+/// The API as an OpenAPI document.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(OpenApi)]
+    #[openapi(
+        info(title = "Slipway", description = "The control API of one profile, over `api.sock`."),
+        servers((url = "/v1")),
+        paths(version, status, watch, start, stop, quit, settings, set, unset, logs, use_context, holding, reset,
+              install_image, run)
+    )]
+    struct Document;
+    Document::openapi()
+}
+
+/// A problem as an answer.
+struct Refusal(Problem);
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(problem)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.0.code.as_str() {
+            "not-found" => StatusCode::NOT_FOUND,
+            "bad-request" | "settings-wrong" | "settings-too-much" => StatusCode::BAD_REQUEST,
+            "busy" | "machine-runs" | "not-running" | "image-key" => StatusCode::CONFLICT,
+            "daemon-ending" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(self.0)).into_response()
+    }
+}
+
+type Answer<T> = Result<Json<T>, Refusal>;
+
+/// A JSON body, with our own words when it is none.
+struct Asked<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let bad =
+            |why: String| Refusal(Problem::new("bad-request", "the request is not understood").because(why));
+        let bytes = Bytes::from_request(request, state).await.map_err(|e| bad(e.to_string()))?;
+        // An empty body asks for the defaults.
+        let json = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+        serde_json::from_slice(&json).map(Self).map_err(|e| bad(e.to_string()))
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    let failed = |error: tokio::task::JoinError| {
+        Refusal(Problem::new("internal", "a task of the daemon failed").because(error.to_string()))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+#[utoipa::path(get, path = "/version", responses((status = 200, body = Version)))]
+async fn version(Shared(app): Shared<App>) -> Json<Version> {
+    let status = app.owner.status.borrow().clone();
+    Json(Version {
+        slipway: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        engine: status.engine,
+        image: status.image,
+    })
+}
+
+#[utoipa::path(get, path = "/status", responses((status = 200, body = Status)))]
+async fn status(Shared(app): Shared<App>) -> Json<Status> {
+    Json(app.owner.status.borrow().clone())
+}
+
+#[utoipa::path(get, path = "/status/watch", responses((status = 200, description = "a JSON line for each change", body = Status)))]
+async fn watch(Shared(app): Shared<App>) -> Response {
+    let mut seen = app.owner.status.clone();
+    seen.mark_changed();
+    lines(stream::unfold(seen, |mut seen| async move {
+        seen.changed().await.ok()?;
+        let line = line(&*seen.borrow_and_update());
+        Some((line, seen))
+    }))
+}
+
+fn line(value: &impl Serialize) -> Result<Bytes, Infallible> {
+    let mut json = serde_json::to_vec(value).unwrap_or_default();
+    json.push(b'\n');
+    Ok(json.into())
+}
+
+fn lines(lines: impl stream::Stream<Item = Result<Bytes, Infallible>> + Send + 'static) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+#[utoipa::path(post, path = "/start", request_body = StartRequest, responses((status = 200, body = Status), (status = 409, body = Problem)))]
+async fn start(Shared(app): Shared<App>, Asked(request): Asked<StartRequest>) -> Answer<Status> {
+    // Mistakes are the asker's to hear at once, and no failed start.
+    let (context, overrides) = (Arc::clone(&app.context), request.overrides.clone());
+    blocking(move || config::with(&context.paths, &overrides)).await??;
+    Ok(Json(app.owner.start(request).await?))
+}
+
+#[utoipa::path(post, path = "/stop", request_body = StopRequest, responses((status = 200, body = Status)))]
+async fn stop(Shared(app): Shared<App>, Asked(request): Asked<StopRequest>) -> Answer<Status> {
+    Ok(Json(app.owner.stop(request).await?))
+}
+
+#[utoipa::path(post, path = "/quit", responses((status = 200, description = "the daemon ends; the machine goes on")))]
+async fn quit(Shared(app): Shared<App>) -> Json<()> {
+    let quit = app.quit;
+    // After the answer is out.
+    tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        quit.cancel();
+    });
+    Json(())
+}
+
+#[utoipa::path(get, path = "/settings", responses((status = 200, body = Vec<Setting>)))]
+async fn settings(Shared(app): Shared<App>) -> Answer<Vec<Setting>> {
+    Ok(Json(blocking(move || config::list(&app.context.paths)).await??))
+}
+
+#[utoipa::path(put, path = "/settings/{name}", params(("name" = String, Path)), request_body = SettingValue, responses((status = 200, body = Setting), (status = 400, body = Problem)))]
+async fn set(
+    Shared(app): Shared<App>,
+    Path(name): Path<String>,
+    Asked(value): Asked<SettingValue>,
+) -> Answer<Setting> {
+    Ok(Json(blocking(move || config::change(&app.context.paths, &name, Some(&value.value))).await??))
+}
+
+#[utoipa::path(delete, path = "/settings/{name}", params(("name" = String, Path)), responses((status = 200, body = Setting), (status = 400, body = Problem)))]
+async fn unset(Shared(app): Shared<App>, Path(name): Path<String>) -> Answer<Setting> {
+    Ok(Json(blocking(move || config::change(&app.context.paths, &name, None)).await??))
+}
+
+#[utoipa::path(get, path = "/logs", params(LogQuery), responses((status = 200, description = "a JSON line for each line", body = LogLine)))]
+async fn logs(Shared(app): Shared<App>, query: Query<LogQuery>) -> Result<Response, Refusal> {
+    let Query(query) = query;
+    if let Some(unit) = query.unit.as_deref().filter(|unit| !UNITS.contains(unit)) {
+        let problem = Problem::new("bad-request", format!("there is no unit `{unit}`"));
+        return Err(problem.hint(format!("the units are {}", UNITS.join(", "))).into());
+    }
+    // Subscribed before the files are read: a line between the two comes twice rather than never.
+    let live = app.context.logs.follow();
+    let (paths, wanted) = (app.context.paths.clone(), query.clone());
+    let old = blocking(move || log_files::read(&paths, &wanted)).await??;
+    let old = stream::iter(old.into_iter().map(|l| line(&l)));
+    if !query.follow {
+        return Ok(lines(old));
+    }
+    let new = stream::unfold((live, query.unit), |(mut live, unit)| async move {
+        loop {
+            match live.recv().await {
+                Ok(new) if unit.as_ref().is_none_or(|unit| *unit == new.unit) => {
+                    return Some((line(&new), (live, unit)));
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    Ok(lines(futures_util::StreamExt::chain(old, new)))
+}
+
+#[utoipa::path(post, path = "/context", request_body = ContextRequest, responses((status = 200, body = DockerSetup)))]
+async fn use_context(Shared(app): Shared<App>, Asked(request): Asked<ContextRequest>) -> Answer<DockerSetup> {
+    let context = Arc::clone(&app.context);
+    let current = blocking(move || setup::point(&context.paths, &request.docker_config, true)).await??;
+    let done = DockerSetup { context: setup::context_name(&app.context.paths), current, problem: None };
+    app.owner.docker(done.clone()).await;
+    Ok(Json(done))
+}
+
+#[utoipa::path(get, path = "/holdings", responses((status = 200, body = Holdings)))]
+async fn holding(Shared(app): Shared<App>) -> Answer<Holdings> {
+    Ok(Json(blocking(move || holdings::look(&app.context.paths)).await?))
+}
+
+#[utoipa::path(post, path = "/reset", request_body = ResetRequest, responses((status = 200), (status = 409, body = Problem)))]
+async fn reset(Shared(app): Shared<App>, Asked(request): Asked<ResetRequest>) -> Answer<()> {
+    Ok(Json(app.owner.reset(request.what).await?))
+}
+
+#[utoipa::path(post, path = "/image", request_body = ImageRequest, responses((status = 200, body = String), (status = 409, body = Problem)))]
+async fn install_image(Shared(app): Shared<App>, Asked(request): Asked<ImageRequest>) -> Answer<String> {
+    Ok(Json(app.owner.install(request).await?))
+}
+
+#[utoipa::path(post, path = "/exec", request_body = ExecRequest, responses((status = 101, description = "frames, see `slipway_api::exec`"), (status = 409, body = Problem)))]
+async fn run(Shared(app): Shared<App>, mut request: Request) -> Result<Response, Refusal> {
+    let upgrade = hyper::upgrade::on(&mut request);
+    let wants =
+        request.headers().get(header::UPGRADE).is_some_and(|word| word.as_bytes() == UPGRADE.as_bytes());
+    if !wants {
+        let problem = Problem::new("bad-request", "a program's streams need an upgraded connection");
+        return Err(problem.hint(format!("send `Upgrade: {UPGRADE}`")).into());
+    }
+    let Asked(what) = Asked::<ExecRequest>::from_request(request, &()).await?;
+    let Some(shim) = app.owner.shim.borrow().clone() else {
+        return Err(Problem::new("not-running", "no machine runs").hint("run `slipway start`").into());
+    };
+    let guest = exec::open(&shim, &what).await?;
+    // Owned by the connection: it ends with the program, the client or the machine.
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(client) => {
+                if let Err(error) = exec::bridge(TokioIo::new(client), guest).await {
+                    tracing::debug!(%error, "a program's stream broke");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a program's stream was not upgraded"),
+        }
+    });
+    let switch = [(header::CONNECTION, "upgrade"), (header::UPGRADE, UPGRADE)];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, switch).into_response())
+}

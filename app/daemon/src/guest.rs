@@ -1,0 +1,227 @@
+//! The daemon's view of one running machine's inside: speaks to the agent, writes what it tells on the board, keeps the
+//! guest's clock right and its logs flowing, and connects again when a stream breaks.
+//!
+//! ```text
+//!   connect ─▶ clock ─▶ snapshot ─▶ events … ─▶ stream ended ─┬─ machine lives: connect again
+//!      ▲──────────────────────────────────────────────────────┘  machine ended: over
+//! ```
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use slipway_agent_client::AgentClient;
+use slipway_api::{LogLine, Phase, PhaseState, Service};
+use slipway_protocol::{
+    frame,
+    ports::{CONTROL, LOGS},
+    v1::{self, event::Kind},
+};
+use slipway_shim::client::{Life, ShimClient};
+use slipway_vsock::Transport;
+use tokio::{
+    sync::{broadcast::error::RecvError, watch},
+    task::JoinSet,
+    time::{interval, sleep},
+};
+
+use crate::{
+    Context,
+    board::Board,
+    logs::{self, Origin},
+};
+
+/// How this daemon calls itself.
+const BUILD: &str = concat!("slipway ", env!("CARGO_PKG_VERSION"));
+/// Between two attempts to reach the agent: it listens some hundred milliseconds after it was reached in vain.
+const RETRY: Duration = Duration::from_millis(50);
+/// Between two looks at the guest's clock: so long may it be wrong after the host woke up.
+const CLOCK: Duration = Duration::from_secs(5);
+
+/// What the inside looks like.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Inside {
+    /// Speaks to the agent, while it answers.
+    pub(crate) agent: Option<AgentClient>,
+    /// Version of the engine, while it answers.
+    pub(crate) engine: Option<String>,
+    /// Why it does not any more.
+    pub(crate) lost: Option<String>,
+    /// A phase of the guest's boot that failed, and why.
+    pub(crate) failed: Option<(String, String)>,
+}
+
+/// The tasks that look inside; they end when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) inside: watch::Receiver<Inside>,
+    _tasks: JoinSet<()>,
+}
+
+impl Guest {
+    /// Begins to look. `power_on_ms` is when the machine was started, on the board's clock.
+    pub(crate) fn watch(
+        shim: ShimClient,
+        machine: u32,
+        context: &Arc<Context>,
+        board: Board,
+        power_on_ms: u64,
+    ) -> Self {
+        let (tell, inside) = watch::channel(Inside::default());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow_logs(shim.clone(), machine, Arc::clone(context)));
+        tasks.spawn(Looker { shim, board, power_on_ms, tell }.run());
+        Self { inside, _tasks: tasks }
+    }
+}
+
+struct Looker {
+    shim: ShimClient,
+    board: Board,
+    power_on_ms: u64,
+    tell: watch::Sender<Inside>,
+}
+
+impl Looker {
+    async fn run(self) {
+        while *self.shim.life().borrow() == Life::Runs {
+            if let Ok(stream) = self.shim.connect(CONTROL).await
+                && let Ok((agent, _hello)) = AgentClient::connect(stream, BUILD).await
+            {
+                self.speak(agent).await;
+                self.tell.send_modify(|inside| {
+                    inside.agent = None;
+                    inside.engine = None;
+                    inside.lost = Some("the guest's agent does not answer".into());
+                });
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Returns when the agent is gone.
+    async fn speak(&self, agent: AgentClient) {
+        let mut events = agent.events();
+        let mut clock = interval(CLOCK);
+        self.tell.send_modify(|inside| inside.agent = Some(agent.clone()));
+        // After the subscription, so that nothing falls between the two.
+        self.take_all(&agent).await;
+        loop {
+            tokio::select! {
+                _ = clock.tick() => set_clock(&agent).await,
+                () = agent.closed() => return,
+                event = events.recv() => match event {
+                    Ok(v1::Event { kind: Some(kind) }) => self.take(kind),
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(_)) => self.take_all(&agent).await,
+                    Err(RecvError::Closed) => return,
+                },
+            }
+        }
+    }
+
+    async fn take_all(&self, agent: &AgentClient) {
+        let Ok(status) = agent.status().await else { return };
+        let engine = status.phases.iter().find(|p| p.name == "engine");
+        let version =
+            engine.map_or("", |p| p.detail.strip_prefix("dockerd ").unwrap_or(&p.detail)).to_owned();
+        for phase in status.phases {
+            self.take(Kind::Phase(phase));
+        }
+        for service in status.services {
+            self.take(Kind::Service(service));
+        }
+        if status.engine_ready {
+            self.take(Kind::EngineReady(v1::EngineReady { version }));
+        }
+    }
+
+    fn take(&self, kind: Kind) {
+        match kind {
+            Kind::Phase(phase) => {
+                if phase.state() == v1::PhaseState::Failed {
+                    let failed = Some((phase.name.clone(), phase.detail.clone()));
+                    self.tell.send_modify(|inside| inside.failed = failed);
+                }
+                self.board.put(self.phase(phase));
+            }
+            Kind::Service(service) => self.board.change(|status| {
+                let service = Service {
+                    name: service.name,
+                    running: service.pid != 0,
+                    restarts: service.restarts,
+                    last_exit: service.last_exit,
+                };
+                match status.services.iter_mut().find(|s| s.name == service.name) {
+                    Some(old) => *old = service,
+                    None => status.services.push(service),
+                }
+            }),
+            Kind::EngineReady(ready) => self.tell.send_modify(|inside| {
+                inside.engine = Some(ready.version);
+                inside.lost = None;
+                inside.failed = None;
+            }),
+            // Without a reason it tells how things stand, and nothing was lost.
+            Kind::EngineLost(lost) if lost.reason.is_empty() => {}
+            Kind::EngineLost(lost) => self.tell.send_modify(|inside| {
+                inside.engine = None;
+                inside.lost = Some(lost.reason);
+            }),
+        }
+    }
+
+    fn phase(&self, phase: v1::Phase) -> Phase {
+        let state = match phase.state() {
+            v1::PhaseState::Done => PhaseState::Done,
+            v1::PhaseState::Degraded => PhaseState::Degraded,
+            v1::PhaseState::Failed => PhaseState::Failed,
+            v1::PhaseState::Running | v1::PhaseState::Unspecified => PhaseState::Running,
+        };
+        let at = |ms: u64| self.power_on_ms.saturating_add(ms);
+        Phase {
+            name: phase.name,
+            state,
+            started_ms: at(phase.started_ms),
+            ended_ms: (state != PhaseState::Running).then(|| at(phase.ended_ms)),
+            detail: phase.detail,
+        }
+    }
+}
+
+async fn set_clock(agent: &AgentClient) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+    if let Err(error) = agent.set_clock(nanos).await {
+        tracing::warn!(%error, "the guest's clock could not be set");
+    }
+}
+
+/// Copies the guest's logs into ours for as long as the machine lives.
+async fn follow_logs(shim: ShimClient, machine: u32, context: Arc<Context>) {
+    let units = ["agent", "containerd", "dockerd", "kernel"];
+    let mut after = units.iter().map(|unit| context.logs.newest(unit, machine)).max().unwrap_or(0);
+    while *shim.life().borrow() == Life::Runs {
+        if let Ok(mut stream) = shim.connect(LOGS).await {
+            let follow = v1::Follow { after_sequence: after };
+            if frame::write(&mut stream, &follow).await.is_ok() {
+                while let Ok(Some(record)) = frame::read::<v1::LogRecord, _>(&mut stream).await {
+                    after = record.sequence;
+                    // A guest may not choose the files that it writes to.
+                    if !units.contains(&record.unit.as_str()) {
+                        continue;
+                    }
+                    let unix_ms = match record.unix_nanos / 1_000_000 {
+                        0 => logs::unix_ms(),
+                        ms => ms,
+                    };
+                    let text = String::from_utf8_lossy(&record.line).into_owned();
+                    let line = LogLine { unix_ms, unit: record.unit, line: text };
+                    context.logs.push(line, Some(Origin { machine, sequence: record.sequence }));
+                }
+            }
+        }
+        sleep(RETRY).await;
+    }
+}

@@ -1,0 +1,149 @@
+//! The control plane of one profile: knows where the machine is, brings it up and down, and tells whoever asks.
+//!
+//! ```text
+//!   api (HTTP over api.sock) ──commands──▶ owner ──▶ boot ─▶ shim ─▶ guest
+//!        ▲                                  │ policy: what is legal now (pure)
+//!        └────── board (watch of Status) ◀──┴── guest watcher, logs
+//!   relay (docker.sock) ◀── gate
+//! ```
+//!
+//! It may be killed at any moment: containers, streams and the machine live in the shim, and the next daemon finds them
+//! there. It holds `daemon.lock` for as long as it lives; a second one leaves quietly.
+
+mod api;
+mod board;
+mod boot;
+mod config;
+pub mod docker_context;
+mod exec;
+mod guest;
+mod holdings;
+pub mod host_tools;
+mod image;
+mod logs;
+mod owner;
+mod policy;
+mod setup;
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use slipway_relay::{Gate, ListenError, Relay};
+use slipway_settings::paths::{Env, PathError, Paths};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use api::openapi;
+
+/// What a daemon is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Whose machine it runs.
+    pub profile: String,
+    /// The program that is run as `exe shim --config FILE`.
+    pub exe: PathBuf,
+}
+
+/// The daemon could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The profile's folders cannot be used.
+    #[error(transparent)]
+    Paths(#[from] PathError),
+    /// A file or a socket could not be made.
+    #[error("failed to {act} `{path}`")]
+    File {
+        /// What was tried.
+        act: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The engine's socket could not be made.
+    #[error(transparent)]
+    Relay(#[from] ListenError),
+    /// The system refused something that every process may have.
+    #[error("failed to start the daemon")]
+    System(#[source] io::Error),
+}
+
+/// What all parts of a daemon share.
+#[derive(Debug)]
+struct Context {
+    paths: Paths,
+    exe: PathBuf,
+    logs: Arc<logs::LogStore>,
+}
+
+/// Is the daemon of a profile until it is told to end, by signal or by its API. The machine goes on.
+///
+/// A profile that has a daemon already is no error: the other one answers.
+///
+/// # Errors
+/// See [`DaemonError`].
+pub async fn run(options: Options) -> Result<(), DaemonError> {
+    let paths = Paths::resolve(&Env::of_process(), &options.profile)?;
+    paths.prepare()?;
+    let file = |act, path: &Path| {
+        let path = path.to_owned();
+        move |source| DaemonError::File { act, path, source }
+    };
+    let lock_path = paths.daemon_lock();
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(file("lock", &lock_path))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
+        Err(e) => return Err(file("lock", &lock_path)(e.into())),
+    }
+    let logs = Arc::new(logs::LogStore::new(paths.clone()));
+    logs::trace_into(&logs);
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::System)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::System)?;
+    // A closed terminal is no reason to end.
+    let _hangup = signal(SignalKind::hangup()).map_err(DaemonError::System)?;
+
+    let api_path = paths.api_sock();
+    // Ours to remove: the lock says that nobody else lives here.
+    let _ = std::fs::remove_file(&api_path);
+    let relay = Relay::listen(&paths.docker_sock())?;
+    let context = Arc::new(Context { paths, exe: options.exe, logs });
+    let (gate, gate_seen) = watch::channel(Gate::Wait);
+    let tasks = TaskTracker::new();
+    let owner = owner::spawn(Arc::clone(&context), gate, stop.clone(), &tasks);
+    let listener = UnixListener::bind(&api_path).map_err(file("listen on", &api_path))?;
+    let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
+    std::fs::set_permissions(&api_path, mode).map_err(file("protect", &api_path))?;
+    tasks.spawn(relay.run(gate_seen, stop.clone()));
+    tasks.spawn(api::serve(listener, api::App { context, owner, quit: stop.clone() }, stop.clone()));
+    tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "the daemon is up");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = stop.cancelled() => {}
+    }
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    // Before the lock goes, so that a new daemon's socket is never removed.
+    let _ = std::fs::remove_file(&api_path);
+    tracing::info!("the daemon ends; a machine that runs goes on");
+    drop(lock);
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The initramfs: finds the root disk and hands over. Nothing here can be told to the host but by the console, so a
+//! failure is printed there, where the driver keeps it, and the machine powers off.
+
+use std::{
+    ffi::CString,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    mount::{MountFlags, mount, mount_move},
+    system::{RebootCommand, reboot},
+};
+
+use super::{STAGE1_AT, load_module};
+use crate::{clock, data_disk};
+
+/// How long the root disk may take to appear.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Where the root disk is mounted before it is the root.
+const NEW_ROOT: &str = "/newroot";
+
+/// Never returns when all goes well.
+pub fn run() -> ExitCode {
+    let began = clock::boot_ms();
+    let Err(error) = boot(began);
+    eprintln!("slipway-agent: boot failed: {error}");
+    // PID 1 must not return: that is a panic of the kernel, and looks like another failure.
+    let _ = reboot(RebootCommand::PowerOff);
+    ExitCode::FAILURE
+}
+
+fn during<T>(what: &str, done: io::Result<T>) -> io::Result<T> {
+    done.map_err(|error| io::Error::new(error.kind(), format!("failed to {what}: {error}")))
+}
+
+fn boot(began: u64) -> io::Result<std::convert::Infallible> {
+    for (kind, target) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
+        std::fs::create_dir_all(target)?;
+        match mount(kind, target, kind, MountFlags::empty(), None) {
+            // The kernel may have mounted /dev itself.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
+            Err(error) => return during(&format!("mount {target}"), Err(error.into())),
+        }
+    }
+    let listed = during("read /etc/modules", std::fs::read_to_string("/etc/modules"))?;
+    for module in listed.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        during(&format!("load {module}"), load_module(Path::new(module)))?;
+        // Its memory is free again once the kernel has it.
+        let _ = std::fs::remove_file(module);
+    }
+    let root = root_disk()?;
+    std::fs::create_dir_all(NEW_ROOT)?;
+    during(
+        &format!("mount {} as the root", root.display()),
+        mount(&root, NEW_ROOT, "erofs", MountFlags::RDONLY, None).map_err(Into::into),
+    )?;
+    for target in ["/dev", "/proc", "/sys"] {
+        let moved = mount_move(target, format!("{NEW_ROOT}{target}"));
+        during(&format!("move {target}"), moved.map_err(Into::into))?;
+    }
+    let _ = std::fs::remove_file("/init");
+    std::env::set_current_dir(NEW_ROOT)?;
+    during("switch to the root", mount_move(".", "/").map_err(Into::into))?;
+    during("switch to the root", rustix::process::chroot(".").map_err(Into::into))?;
+    std::env::set_current_dir("/")?;
+    let program = "/usr/bin/slipway-agent";
+    let arguments = [CString::new(program)?, CString::new("init")?];
+    let environment =
+        [CString::new(format!("{STAGE1_AT}={began}"))?, CString::new("PATH=/usr/sbin:/usr/bin:/sbin:/bin")?];
+    let pointers = |words: &[CString]| {
+        let mut list: Vec<_> = words.iter().map(|w| w.as_ptr()).collect();
+        list.push(std::ptr::null());
+        list
+    };
+    let (argv, envp) = (pointers(&arguments), pointers(&environment));
+    // SAFETY: both lists end with a null pointer, and their texts live until the call is over.
+    unsafe { libc::execve(argv[0], argv.as_ptr(), envp.as_ptr()) };
+    during(&format!("start {program}"), Err(io::Error::last_os_error()))
+}
+
+fn root_disk() -> io::Result<PathBuf> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(device) = data_disk::by_serial("root").filter(|device| device.exists()) {
+            return Ok(device);
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the root disk did not appear"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

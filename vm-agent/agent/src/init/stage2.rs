@@ -1,0 +1,296 @@
+//! PID 1 on the real root: mounts, disks, network, services, and the conversation with the host; see the module above.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use slipway_protocol::v1::PhaseState;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{STAGE1_AT, load_module, mounts, power, power::Running};
+use crate::{
+    clock, data_disk, engine,
+    guest::{self, ServiceSpec},
+    listen::{self, Listener},
+    logs::Logs,
+    network::Network,
+    phases::Board,
+    reaper::Reaper,
+    serve::Guest,
+    service::Keeper,
+};
+
+/// How long the data disk may take to appear.
+const DISK_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the network card may take to appear after its module was loaded.
+const CARD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long containerd may take until it listens.
+const CONTAINERD_PATIENCE: Duration = Duration::from_secs(120);
+/// Name and socket of the service that the engine builds on.
+const CONTAINERD: (&str, &str) = ("containerd", "/run/containerd/containerd.sock");
+/// Streams take two descriptors each.
+const DESCRIPTORS: Rlimit = Rlimit { current: Some(1 << 19), maximum: Some(1 << 19) };
+
+/// Never returns when all goes well.
+pub fn run() -> ExitCode {
+    let boot = Boot { board: Arc::new(Board::new()), logs: Arc::new(Logs::new()), reaper: Reaper::new(true) };
+    let stage1 = std::env::var(STAGE1_AT).ok().and_then(|at| at.parse().ok()).unwrap_or_else(clock::boot_ms);
+    boot.board.begin_at("kernel", 0);
+    boot.board.end_at("kernel", stage1, PhaseState::Done, "");
+    boot.board.begin_at("mounts", stage1);
+    match mounts::base() {
+        Ok(()) => boot.board.end("mounts", PhaseState::Done, ""),
+        Err(error) => boot.board.end("mounts", PhaseState::Failed, error.to_string()),
+    }
+    mounts::sysctls();
+    let _ = rustix::system::sethostname(b"slipway");
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    let _ = setrlimit(Resource::Nofile, DESCRIPTORS);
+    let _ = setrlimit(Resource::Nproc, Rlimit { current: None, maximum: None });
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(boot.serve()));
+    if let Err(error) = ended {
+        eprintln!("slipway-agent: failed: {error}");
+    }
+    let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
+    ExitCode::FAILURE
+}
+
+struct Boot {
+    board: Arc<Board>,
+    logs: Arc<Logs>,
+    reaper: Arc<Reaper>,
+}
+
+impl Boot {
+    async fn serve(self) -> std::io::Result<()> {
+        let (tell, mut power_off) = mpsc::channel(1);
+        let data = mounts::data_target()?.to_owned();
+        let guest = Arc::new(Guest {
+            board: Arc::clone(&self.board),
+            logs: Arc::clone(&self.logs),
+            data: data.clone(),
+            power_off: tell,
+            set_clock: clock::set_unix_nanos,
+            reaper: Arc::clone(&self.reaper),
+            engine: PathBuf::from(engine::SOCKET),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&self.reaper).run());
+        for port in listen::PORTS {
+            tasks.spawn(listen::run(Listener::vsock(port)?, port, Arc::clone(&guest)));
+        }
+        let logs = Arc::clone(&self.logs);
+        // A thread, because /dev/kmsg blocks; it ends with the machine.
+        std::thread::Builder::new().name("kmsg".into()).spawn(move || logs.collect_kernel())?;
+
+        let (mut services, mut disk) = (Vec::new(), None);
+        let mut booting = JoinSet::new();
+        let (arrived, mut arrivals) = mpsc::channel(8);
+        let boot = Arc::new(self);
+        booting.spawn(Arc::clone(&boot).bring_up(data, arrived));
+        let time = loop {
+            tokio::select! {
+                time = power_off.recv() => break time.unwrap_or(0),
+                Some(arrival) = arrivals.recv() => match arrival {
+                    Arrival::Disk(path) => disk = Some(path),
+                    Arrival::Service(service) => services.push(service),
+                },
+                // A listener that ended means that the host is cut off: the host sees that, and stops the machine.
+                Some(ended) = tasks.join_next() => boot.logs.say(format!("a task of the agent ended: {ended:?}")),
+            }
+        };
+        booting.shutdown().await;
+        power::off(services, disk.as_deref(), Duration::from_millis(time.into()), &boot.logs).await;
+        Ok(())
+    }
+
+    /// Everything between the mounts and the first image. What must be undone at power-off is sent to `arrived`.
+    async fn bring_up(self: Arc<Self>, data: PathBuf, arrived: mpsc::Sender<Arrival>) {
+        let image = match guest::load() {
+            Ok(image) => image,
+            Err(error) => {
+                self.board.end("data-disk", PhaseState::Failed, error.to_string());
+                return;
+            }
+        };
+        let guest::Guest { modules, services, images } = image;
+        let network = {
+            let boot = Arc::clone(&self);
+            async move { boot.network(modules).await }
+        };
+        let disk = async {
+            if !self.data_disk(&data).await {
+                return None;
+            }
+            let _ = arrived.send(Arrival::Disk(data.clone())).await;
+            let (first, later): (Vec<_>, Vec<_>) = services.into_iter().partition(|s| s.name == CONTAINERD.0);
+            if !first.is_empty() {
+                self.board.begin(CONTAINERD.0);
+            }
+            for spec in first {
+                let _ = arrived.send(Arrival::Service(self.keep(spec))).await;
+            }
+            Some(later)
+        };
+        let (later, ()) = tokio::join!(disk, network);
+        let Some(later) = later else { return };
+        for spec in later {
+            let _ = arrived.send(Arrival::Service(self.keep(spec))).await;
+        }
+        let socket = Path::new(engine::SOCKET);
+        let engine = async {
+            engine::ready(&self.board, &self.logs, socket).await;
+            self.images(&images, &data).await;
+            engine::lost(&self.board, &self.logs, socket).await;
+            engine::watch(&self.board, &self.logs, socket).await;
+        };
+        tokio::join!(self.containerd(), engine);
+    }
+
+    async fn data_disk(&self, target: &Path) -> bool {
+        self.board.begin("data-disk");
+        let deadline = Instant::now() + DISK_PATIENCE;
+        let device = loop {
+            match data_disk::by_serial("data").filter(|device| device.exists()) {
+                Some(device) => break Ok(device),
+                None if Instant::now() > deadline => break Err(data_disk::DiskError::Missing),
+                None => sleep(Duration::from_millis(2)).await,
+            }
+        };
+        let prepared = match device {
+            Ok(device) => data_disk::prepare(&device, target, &self.reaper).await,
+            Err(missing) => Err(missing),
+        };
+        let done = prepared.map_err(|e| e.to_string()).and_then(|done| {
+            let made = mounts::engine_folders(target);
+            made.map(|()| done)
+                .map_err(|e| format!("failed to put the engine's folders on the data disk: {e}"))
+        });
+        match done {
+            Ok(done) => {
+                self.board.end("data-disk", PhaseState::Done, done);
+                true
+            }
+            Err(error) => {
+                self.logs.say(&error);
+                self.board.end("data-disk", PhaseState::Failed, error);
+                false
+            }
+        }
+    }
+
+    /// Loads the modules and configures the network. Without a module something may not work; without both nothing stops.
+    async fn network(self: Arc<Self>, modules: Vec<String>) {
+        self.board.begin("network");
+        let boot = Arc::clone(&self);
+        let loaded = tokio::task::spawn_blocking(move || boot.modules(&modules)).await;
+        let mut wrong = loaded.unwrap_or_else(|error| vec![error.to_string()]);
+        // Again, because some keys appear with their modules.
+        mounts::sysctls();
+        let deadline = Instant::now() + CARD_PATIENCE;
+        while !Path::new("/sys/class/net/eth0").exists() && Instant::now() < deadline {
+            sleep(Duration::from_millis(2)).await;
+        }
+        let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let network = Network::from_cmdline(&cmdline).unwrap_or_default();
+        if let Err(error) = network.apply("eth0") {
+            wrong.push(error.to_string());
+        }
+        if let Err(error) = std::fs::write("/run/resolv.conf", format!("nameserver {}\n", network.resolver)) {
+            wrong.push(format!("failed to write /run/resolv.conf: {error}"));
+        }
+        if wrong.is_empty() {
+            self.board.end("network", PhaseState::Done, network.address.to_string());
+        } else {
+            self.logs.say(wrong.join("; "));
+            self.board.end("network", PhaseState::Degraded, wrong.join("; "));
+        }
+    }
+
+    /// Loads what the image lists, in its order; returns what failed.
+    fn modules(&self, listed: &[String]) -> Vec<String> {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let base = Path::new("/usr/lib/modules").join(release.trim());
+        let failed = |module: &String| match load_module(&base.join(module)) {
+            Ok(()) => None,
+            Err(error) => Some(format!("failed to load {module}: {error}")),
+        };
+        listed.iter().filter_map(failed).collect()
+    }
+
+    fn keep(&self, spec: ServiceSpec) -> Running {
+        let keeper = Keeper {
+            reaper: Arc::clone(&self.reaper),
+            board: Arc::clone(&self.board),
+            logs: Arc::clone(&self.logs),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let mut task = JoinSet::new();
+        let name = spec.name.clone();
+        task.spawn(keeper.keep(spec, stopped, watch::Sender::new(false)));
+        Running { name, stop, task }
+    }
+
+    async fn containerd(&self) {
+        let deadline = Instant::now() + CONTAINERD_PATIENCE;
+        while tokio::net::UnixStream::connect(CONTAINERD.1).await.is_err() {
+            if Instant::now() > deadline {
+                let why = format!("it does not listen\n{}", self.logs.tail(CONTAINERD.0, 20));
+                self.board.end(CONTAINERD.0, PhaseState::Failed, why);
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.board.end(CONTAINERD.0, PhaseState::Done, "");
+    }
+
+    /// Gives the engine the image's own images, each content once: one that was removed on purpose does not come back.
+    async fn images(&self, archives: &[PathBuf], data: &Path) {
+        self.board.begin("images");
+        let marks = data.join("slipway/images");
+        let mut wrong = Vec::new();
+        for archive in archives {
+            if let Err(error) = self.image(archive, &marks).await {
+                wrong.push(format!("failed to load {}: {error}", archive.display()));
+            }
+        }
+        if wrong.is_empty() {
+            self.board.end("images", PhaseState::Done, "");
+        } else {
+            self.logs.say(wrong.join("; "));
+            self.board.end("images", PhaseState::Degraded, wrong.join("; "));
+        }
+    }
+
+    async fn image(&self, archive: &Path, marks: &Path) -> std::io::Result<()> {
+        let bytes = tokio::fs::read(archive).await?;
+        // FNV-1a, to tell contents apart; nothing rests on its being hard to forge.
+        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let mark = marks.join(format!("{hash:016x}"));
+        if mark.exists() {
+            return Ok(());
+        }
+        engine::load(Path::new(engine::SOCKET), &bytes).await?;
+        std::fs::create_dir_all(marks)?;
+        std::fs::write(mark, archive.as_os_str().as_encoded_bytes())
+    }
+}
+
+/// What the way down has to undo.
+enum Arrival {
+    Disk(PathBuf),
+    Service(Running),
+}

@@ -1,0 +1,120 @@
+//! Listens on the agent's ports and serves what comes in, each stream in a task of its own that ends with the listener.
+
+use std::{
+    io,
+    os::fd::{FromRawFd, IntoRawFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use slipway_protocol::ports::{self, GuestPort};
+use tokio::{net::UnixListener, task::JoinSet};
+use tokio_vsock::VsockListener;
+
+use crate::{
+    exec,
+    serve::{self, Guest, ServeError, Stream},
+};
+
+/// Every port that the agent serves.
+pub(crate) const PORTS: [GuestPort; 5] =
+    [ports::CONTROL, ports::DIAL, ports::ENGINE, ports::EXEC, ports::LOGS];
+/// AF_VSOCK refuses at once what does not fit, so as many as the kernel grants.
+const BACKLOG: i32 = 4096;
+/// The host's context id; whoever else connects (a container over a loopback transport) is not served.
+const HOST: u32 = 2;
+
+/// Where streams come from.
+pub(crate) enum Listener {
+    Vsock(VsockListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Listens on a vsock port. To be called inside the runtime.
+    pub(crate) fn vsock(port: GuestPort) -> io::Result<Self> {
+        let flags = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: takes no pointers; the result is checked.
+        let fd = unsafe { libc::socket(libc::AF_VSOCK, flags, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` was just opened and nobody else has it.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: an address of zeroes is a valid value of this plain C structure.
+        let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+        address.svm_family = libc::AF_VSOCK as _;
+        address.svm_port = port.0;
+        address.svm_cid = libc::VMADDR_CID_ANY;
+        let length = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
+        // SAFETY: the pointer is to a live structure of the length given.
+        if unsafe { libc::bind(fd, (&raw const address).cast(), length) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: takes no pointers.
+        if unsafe { libc::listen(fd, BACKLOG) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: ownership of an open listening vsock socket is handed over.
+        Ok(Self::Vsock(unsafe { VsockListener::from_raw_fd(socket.into_raw_fd()) }))
+    }
+
+    /// Listens on `DIR/PORT.sock`.
+    pub(crate) fn unix(dir: &Path, port: GuestPort) -> io::Result<Self> {
+        UnixListener::bind(dir.join(format!("{port}.sock"))).map(Self::Unix)
+    }
+}
+
+/// Accepts for ever.
+pub(crate) async fn run(listener: Listener, port: GuestPort, guest: Arc<Guest>) -> io::Result<()> {
+    let mut streams = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            Some(_ended) = streams.join_next() => continue,
+            accepted = accept(&listener) => accepted,
+        };
+        match accepted {
+            Ok(Some(Accepted::Vsock(stream))) => drop(streams.spawn(one(stream, port, Arc::clone(&guest)))),
+            Ok(Some(Accepted::Unix(stream))) => drop(streams.spawn(one(stream, port, Arc::clone(&guest)))),
+            Ok(None) => {}
+            Err(error) => {
+                // Out of descriptors or memory: what is open goes on, and the next attempt comes when some have ended.
+                guest.logs.say(format!("failed to accept on port {port}: {error}"));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+enum Accepted {
+    Vsock(tokio_vsock::VsockStream),
+    Unix(tokio::net::UnixStream),
+}
+
+async fn accept(listener: &Listener) -> io::Result<Option<Accepted>> {
+    match listener {
+        Listener::Vsock(listener) => {
+            let (stream, peer) = listener.accept().await?;
+            Ok((peer.cid() == HOST).then_some(Accepted::Vsock(stream)))
+        }
+        Listener::Unix(listener) => Ok(Some(Accepted::Unix(listener.accept().await?.0))),
+    }
+}
+
+async fn one(stream: impl Stream, port: GuestPort, guest: Arc<Guest>) {
+    let served = match port {
+        ports::CONTROL => guest.control(stream, crate::BUILD).await,
+        ports::DIAL => serve::dial(stream).await,
+        ports::ENGINE => serve::engine(stream, &guest.engine).await,
+        ports::EXEC => exec::serve(stream, &guest.reaper).await,
+        ports::LOGS => serve::follow(stream, &guest.logs).await,
+        _ => Ok(()),
+    };
+    match served {
+        Ok(()) => {}
+        // Streams break whenever a client is killed; the engine that is not up yet is the board's to tell.
+        Err(ServeError::Io(_)) => {}
+        Err(error) => guest.logs.say(format!("a stream on port {port} ended: {error}")),
+    }
+}
