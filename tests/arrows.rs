@@ -37,6 +37,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // Daemon and shim are named by `inner.rs` alone, which starts them; a test below says so.
     ("slipway", &["slipway-api", "slipway-daemon", "slipway-shim"]),
+    ("slipway-image", &["slipway-manifest"]),
+    ("slipway-welcome", &[]),
     ("slipway-tests", &[]),
     ("slipway-test-guest", &[]),
 ];

@@ -1,0 +1,199 @@
+//! Builds the guest image, on any Linux, without root and without running anything out of a package.
+//!
+//! ```text
+//! slipway.yaml ─resolve─▶ slipway.lock ─fetch, sha256─▶ .deb ─unpack, trim─▶ tree ─┬─▶ root.erofs
+//!   (signed indexes)       (every input)                                           ├─▶ initramfs, kernel
+//!                                                                                  ├─▶ host-tools/, sbom
+//!                                                                                  └─▶ manifest, signed
+//! ```
+//!
+//! The same lock gives the same bytes: nothing of the time, the machine or the mirror gets in.
+
+mod archive;
+mod assemble;
+mod cpio;
+mod deb;
+mod definition;
+mod fetch;
+mod initramfs;
+mod lock;
+mod modules;
+mod resolve;
+mod sbom;
+mod sign;
+mod sources;
+mod tree;
+mod version;
+mod welcome;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+/// Builds Slipway's guest image.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Builds the image that `slipway.yaml` defines.
+    Build(BuildArgs),
+    /// Resolves the definition anew and writes `slipway.lock`; prints what changed.
+    Lock(SourceArgs),
+}
+
+#[derive(Debug, Args)]
+struct SourceArgs {
+    /// The definition; its lock lies beside it.
+    #[arg(long, default_value = "guest-image/slipway.yaml")]
+    definition: PathBuf,
+    /// Debian mirror [default: the first one of the host's apt configuration].
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// Where downloads and the development key are kept [default: the user's cache folder].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct BuildArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Use what the lock pins or fail; never resolve.
+    #[arg(long)]
+    locked: bool,
+    /// Where the image goes.
+    #[arg(long, default_value = "guest-image/out", value_name = "DIR")]
+    out: PathBuf,
+    /// The static agent.
+    #[arg(long, value_name = "FILE")]
+    agent: PathBuf,
+    /// The static program of the welcome image.
+    #[arg(long, value_name = "FILE")]
+    welcome: PathBuf,
+    /// Sign with this minisign key instead of the development key that is made on the first build.
+    #[arg(long, value_name = "FILE")]
+    secret_key: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start")
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            error.chain().skip(1).for_each(|cause| eprintln!("caused by: {cause}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    match cli.verb {
+        Verb::Lock(args) => {
+            let source = Source::new(&args)?;
+            source.resolve().await.map(drop)
+        }
+        Verb::Build(args) => build(&args).await,
+    }
+}
+
+/// What is built, and where its packages come from.
+struct Source {
+    definition: definition::Definition,
+    lock_path: PathBuf,
+    fetcher: fetch::Fetcher,
+}
+
+impl Source {
+    fn new(args: &SourceArgs) -> Result<Self> {
+        let definition = definition::Definition::read(&args.definition)?;
+        let mirror = match &args.mirror {
+            Some(mirror) => mirror.clone(),
+            None => sources::mirror_of_host()
+                .context("failed to find a Debian mirror; name one with `--mirror URL`")?,
+        };
+        let cache = match &args.cache {
+            Some(dir) => dir.clone(),
+            None => default_cache()?,
+        };
+        let fetcher = fetch::Fetcher::new(&mirror, &cache)?;
+        Ok(Self { definition, lock_path: args.definition.with_extension("lock"), fetcher })
+    }
+
+    async fn resolve(&self) -> Result<lock::Lock> {
+        let mut archives = Vec::new();
+        for suite in self.definition.suites() {
+            archives.push(archive::Archive::fetch(&self.fetcher, suite, &self.definition.arch).await?);
+        }
+        let new = resolve::resolve(&self.definition, &archives)?;
+        let old = lock::Lock::read(&self.lock_path)?;
+        for change in new.changes_from(old.as_ref()) {
+            println!("  {change}");
+        }
+        new.write(&self.lock_path)?;
+        Ok(new)
+    }
+}
+
+fn default_cache() -> Result<PathBuf> {
+    let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
+        (Some(cache), _) if Path::new(&cache).is_absolute() => PathBuf::from(cache),
+        (_, Some(home)) => Path::new(&home).join(".cache"),
+        _ => bail!("neither HOME nor XDG_CACHE_HOME is set; name a folder with `--cache DIR`"),
+    };
+    Ok(base.join("slipway/image"))
+}
+
+async fn build(args: &BuildArgs) -> Result<()> {
+    let source = Source::new(&args.source)?;
+    let fits = |lock: &lock::Lock| lock.definition == source.definition.fingerprint();
+    let lock = match lock::Lock::read(&source.lock_path)? {
+        Some(lock) if fits(&lock) => lock,
+        Some(_) | None if args.locked => {
+            bail!("`{}` does not fit the definition; run without `--locked`", source.lock_path.display())
+        }
+        _ => {
+            println!("resolving the definition");
+            source.resolve().await?
+        }
+    };
+    let (lock, packages) = match source.fetcher.packages(&lock).await {
+        Ok(packages) => (lock, packages),
+        Err(error) if args.locked => return Err(error.context("a pinned package cannot be had")),
+        Err(error) => {
+            // Old versions leave the mirrors; what replaced them is printed.
+            println!("a pinned package cannot be had ({error:#}): resolving anew");
+            let lock = source.resolve().await?;
+            let packages = source.fetcher.packages(&lock).await?;
+            (lock, packages)
+        }
+    };
+    let read =
+        |path: &Path| std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()));
+    let inputs = assemble::Inputs {
+        definition: &source.definition,
+        lock: &lock,
+        packages,
+        agent: read(&args.agent)?,
+        welcome: read(&args.welcome)?,
+        signer: sign::Signer::load(args.secret_key.as_deref(), source.fetcher.cache())?,
+    };
+    let report = assemble::assemble(inputs, &args.out)?;
+    print!("{report}");
+    println!("image in `{}`", args.out.display());
+    Ok(())
+}

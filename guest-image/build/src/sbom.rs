@@ -1,0 +1,48 @@
+//! What is in the image, as CycloneDX: each Debian package with its hash.
+
+use crate::lock::{Lock, Role};
+
+pub(crate) fn cyclonedx(lock: &Lock, version: &str, arch: &str) -> String {
+    let components: Vec<_> = lock
+        .packages
+        .iter()
+        .map(|package| {
+            let purl = format!(
+                "pkg:deb/debian/{}@{}?arch={arch}&distro={}",
+                package.name,
+                package.version.replace('+', "%2B").replace('~', "%7E").replace(':', "%3A"),
+                package.suite
+            );
+            serde_json::json!({
+                "type": if package.role == Role::HostTool { "application" } else { "library" },
+                "bom-ref": purl,
+                "name": package.name,
+                "version": package.version,
+                "purl": purl,
+                "hashes": [{ "alg": "SHA-256", "content": package.sha256 }],
+                "properties": [{ "name": "slipway:role", "value": package.role }],
+            })
+        })
+        .collect();
+    let hash = lock.hash();
+    // A UUID must look random and the same lock must give the same bytes: the lock's hash is both.
+    let serial = format!(
+        "urn:uuid:{}-{}-4{}-8{}-{}",
+        &hash[..8],
+        &hash[8..12],
+        &hash[13..16],
+        &hash[17..20],
+        &hash[20..32]
+    );
+    let document = serde_json::json!({
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": serial,
+        "version": 1,
+        "metadata": { "component": { "type": "operating-system", "name": "slipway-guest", "version": version } },
+        "components": components,
+    });
+    let mut text = serde_json::to_string_pretty(&document).unwrap_or_default();
+    text.push('\n');
+    text
+}
