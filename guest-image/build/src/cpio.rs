@@ -50,7 +50,7 @@ mod tests {
             text.starts_with("07070100000001000081ed000000000000000000000001000000000000000300000000"),
             "{text}"
         );
-        assert!(text.contains("init\0\0#!x\0070701"), "{text:?}");
+        assert!(text.contains("init\0\0#!x\x00070701"), "{text:?}");
         assert!(text.contains("TRAILER!!!\0") && bytes.len().is_multiple_of(4));
     }
 }
