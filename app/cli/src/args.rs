@@ -87,6 +87,12 @@ pub(crate) enum Verb {
         #[arg(short, long, visible_short_alias = 'f', alias = "force")]
         yes: bool,
     },
+    /// show or replace the guest image that the machine boots
+    #[command(
+        subcommand,
+        after_help = "examples:\n  slipway image ls\n  slipway image install ./guest-image/out"
+    )]
+    Image(ImageVerb),
     /// set up which engine `docker` speaks to
     #[command(subcommand, after_help = "examples:\n  slipway context use\n  slipway context show")]
     Context(ContextVerb),
@@ -252,6 +258,25 @@ impl ResetArgs {
             _ => Reset::All,
         }
     }
+}
+
+/// What to do about the guest image.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageVerb {
+    /// print the installed image
+    Ls {
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// check an image that `slipway-image` built, and boot it from the next start on
+    Install {
+        /// folder that the image builder wrote
+        dir: PathBuf,
+        /// accept, from now on, the key that it is signed with
+        #[arg(long)]
+        trust_key: bool,
+    },
 }
 
 /// What to do about docker's context.

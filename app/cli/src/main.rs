@@ -6,6 +6,7 @@
 mod args;
 mod config;
 mod follow;
+mod image;
 mod inner;
 mod integrate;
 mod logs;
@@ -68,6 +69,7 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Config(what) => config::config(&session, &what).await,
         Verb::Reset(what) => reset::reset(&session, what.what(), what.yes).await,
         Verb::Delete { yes } => reset::reset(&session, slipway_api::Reset::All, yes).await,
+        Verb::Image(what) => image::image(&session, &what).await,
         Verb::Context(what) => integrate::context(&session, &what).await,
         Verb::Env { shell } => integrate::env(&session, shell),
         Verb::Version { json } => integrate::version(&session, json).await,

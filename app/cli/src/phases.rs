@@ -17,7 +17,8 @@ fn words(name: &str) -> (String, String, bool) {
         "image" => ("verifying image", "image verified", true),
         "machine" => ("starting machine", "machine started", true),
         "agent" => ("waiting for agent", "agent ready", true),
-        "mounts" => ("sharing folders", "folders shared", false),
+        "kernel" => ("booting kernel", "kernel booted", false),
+        "mounts" => ("mounting file systems", "file systems mounted", false),
         "data-disk" => ("preparing data disk", "data disk ready", false),
         "network" => ("setting up network", "network ready", false),
         "containerd" => ("starting containerd", "containerd ready", false),
@@ -144,7 +145,10 @@ pub(crate) mod tests {
         let text = |p| lines(&[p], 0, 200, Paint::Plain).concat();
         assert_eq!(text(phase("containerd", PhaseState::Done, 0, Some(300))), "");
         assert_eq!(text(phase("containerd", PhaseState::Done, 0, Some(2000))), "✓ containerd ready (2.0 s)");
-        assert_eq!(text(phase("mounts", PhaseState::Degraded, 0, Some(300))), "! folders shared (0.3 s)");
+        assert_eq!(
+            text(phase("mounts", PhaseState::Degraded, 0, Some(300))),
+            "! file systems mounted (0.3 s)"
+        );
         assert_eq!(text(phase("warp", PhaseState::Running, 0, None)), "⣾ warp (0.0 s)");
     }
 
