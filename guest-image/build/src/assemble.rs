@@ -121,8 +121,11 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     ];
     tools.sort();
     parts.extend(tools.into_iter().map(|(name, bytes)| (format!("{HOST_TOOLS}/{name}"), bytes)));
+    // Of what boots and not of the lock alone: an image with another agent is another image.
+    let contents =
+        parts.iter().fold(Sha256::new(), |hash, (_, bytes)| hash.chain_update(Sha256::digest(bytes)));
+    let version = format!("{}+{}", definition.version, &hex(&contents.finalize())[..8]);
     let lock_hash = inputs.lock.hash();
-    let version = format!("{}+{}", definition.version, &lock_hash[..8]);
     parts.push((
         "sbom.cdx.json".into(),
         sbom::cyclonedx(inputs.lock, &version, &definition.arch).into_bytes(),
@@ -201,7 +204,10 @@ fn certificates(root: &mut Tree) -> Result<()> {
     root.file("etc/ssl/certs/ca-certificates.crt", 0o644, bundle)
 }
 
-/// Uncompressed: under emulation unpacking costs more than reading (measured; see the architecture's facts).
+/// lz4hc in clusters of 64 KiB: less than half the bytes for a twentieth more CPU time of an emulated boot, measured in
+/// turns against no compression, clusters of 4 KiB and clusters of 1 MiB. With hardware acceleration unpacking is not seen.
+const COMPRESSION: [&str; 2] = ["-zlz4hc,12", "-C65536"];
+
 fn erofs(root: &Tree) -> Result<Vec<u8>> {
     let dir = tempfile::tempdir().context("failed to make a temporary folder")?;
     let (tree, image) = (dir.path().join("root"), dir.path().join("root.erofs"));
@@ -209,6 +215,7 @@ fn erofs(root: &Tree) -> Result<Vec<u8>> {
     root.write_to(&tree)?;
     let output = Command::new("mkfs.erofs")
         .args(["--quiet", "-T0", "-U", UUID, "--all-root", "-x-1"])
+        .args(COMPRESSION)
         .args([&image, &tree])
         .output()
         .context("failed to run `mkfs.erofs` (package erofs-utils)")?;
@@ -321,8 +328,12 @@ mod tests {
         let key = std::fs::read_to_string(first.join("key.pub")).expect("key");
         let manifest = slipway_manifest::verify(&first, &key).expect("the host accepts it");
         assert_eq!(manifest.parts.len(), 5);
-        let root = std::fs::read(first.join("root.erofs")).expect("root");
-        let has = |needle: &[u8]| root.windows(needle.len()).any(|window| window == needle);
-        assert!(has(b"guest.json") && has(b"dockerd") && !has(b"copyright"), "trimmed, and furnished");
+        let unpacked = one.path().join("unpacked");
+        let extract = format!("--extract={}", unpacked.display());
+        let output = Command::new("fsck.erofs").arg(extract).arg(first.join("root.erofs")).output();
+        assert!(output.expect("fsck.erofs is where mkfs.erofs is").status.success());
+        assert_eq!(std::fs::read(unpacked.join("usr/sbin/dockerd")).expect("kept"), b"engine");
+        assert!(unpacked.join("etc/slipway/guest.json").exists(), "furnished");
+        assert!(!unpacked.join("usr/share/doc").exists(), "trimmed");
     }
 }
