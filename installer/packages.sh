@@ -1,6 +1,10 @@
 # Sourced by installer/up and tests/run: what has to be on the machine, said before it is installed.
 # shellcheck shell=bash
 
+# What building needs, and what a machine needs to run.
+BUILD_PACKAGES=(build-essential pkg-config ca-certificates curl erofs-utils gpgv debian-archive-keyring)
+RUN_PACKAGES=(qemu-system-x86)
+
 say() { printf '\n== %s (%(%H:%M:%S)T)\n' "$1" -1; }
 fail() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
 
@@ -20,13 +24,20 @@ need_packages() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# Debian 12's own Rust is older than the workspace needs, so a rustup toolchain has to be there.
+# Debian 12's own Rust is older than the workspace needs; rustup's is taken, and fetched where there is none.
 need_rust() {
     local needed found
     [ -d "$HOME/.cargo/bin" ] && PATH="$HOME/.cargo/bin:$PATH"
     needed=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     found=$(cargo --version 2>/dev/null | cut -d' ' -f2 || true)
+    if [ -z "$found" ] && [ ! -e "$HOME/.cargo/bin/rustup" ]; then
+        say "installing Rust with rustup"
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c rustfmt -c clippy ||
+            fail "Rust could not be installed" "install Rust $needed or newer, then run this again"
+        PATH="$HOME/.cargo/bin:$PATH"
+        found=$(cargo --version 2>/dev/null | cut -d' ' -f2 || true)
+    fi
     if [ -z "$found" ] || [ "$(printf '%s\n%s\n' "$needed" "$found" | sort -V | head -n1)" != "$needed" ]; then
-        fail "Rust $needed or newer is needed, found ${found:-none}" "install it with rustup, then run this again"
+        fail "Rust $needed or newer is needed, found ${found:-none}" "\`rustup update stable\`, then run this again"
     fi
 }

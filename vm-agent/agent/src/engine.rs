@@ -29,13 +29,14 @@ const LONGEST: u64 = 1 << 20;
 /// Asks the engine for ever and writes on the board whether it answers.
 pub(crate) async fn watch(board: &Board, logs: &Logs, socket: &Path) {
     loop {
-        ready(board, logs, socket).await;
+        let version = answers(board, logs, socket).await;
+        board.engine_ready(&version);
         lost(board, logs, socket).await;
     }
 }
 
-/// Returns when the engine answers.
-pub(crate) async fn ready(board: &Board, logs: &Logs, socket: &Path) {
+/// Returns the engine's version when it answers. The host is not told yet: there may be something to do before.
+pub(crate) async fn answers(board: &Board, logs: &Logs, socket: &Path) -> String {
     board.begin("engine");
     let deadline = Instant::now() + DEADLINE;
     let mut told = false;
@@ -53,8 +54,8 @@ pub(crate) async fn ready(board: &Board, logs: &Logs, socket: &Path) {
         sleep(PAUSE).await;
     };
     board.end("engine", PhaseState::Done, format!("dockerd {version}"));
-    board.engine_ready(&version);
     logs.say(format!("the engine answers: dockerd {version}"));
+    version
 }
 
 /// Returns when an engine that answered does not any more.

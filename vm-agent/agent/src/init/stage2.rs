@@ -150,8 +150,10 @@ impl Boot {
         }
         let socket = Path::new(engine::SOCKET);
         let engine = async {
-            engine::ready(&self.board, &self.logs, socket).await;
+            let version = engine::answers(&self.board, &self.logs, socket).await;
+            // Before the host hears of the engine: what comes with the image is there for the first `docker run`.
             self.images(&images, &data).await;
+            self.board.engine_ready(&version);
             engine::lost(&self.board, &self.logs, socket).await;
             engine::watch(&self.board, &self.logs, socket).await;
         };
