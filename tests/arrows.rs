@@ -41,6 +41,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-welcome", &[]),
     ("slipway-tests", &[]),
     ("slipway-test-guest", &[]),
+    ("slipway-test-harness", &[]),
 ];
 
 fn arrows() -> BTreeMap<String, Vec<String>> {

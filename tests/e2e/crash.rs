@@ -1,0 +1,149 @@
+//! Processes that are killed: what runs goes on, what was written stays, and the state tells the truth.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use slipway_test_harness::{Command, Home, kill};
+
+use crate::Shared;
+
+pub(crate) const TESTS: &[Shared] = &[
+    ("crash_a_killed_daemon_stops_nothing", daemon_killed),
+    ("crash_killed_containerd_and_dockerd_come_back", services_killed),
+    ("crash_a_killed_qemu_is_told_and_no_acknowledged_write_is_lost", qemu_killed),
+    ("crash_ten_starts_at_once_are_one_machine", ten_starts),
+    ("crash_a_stop_is_orderly_and_the_disk_is_clean", orderly_stop),
+];
+
+fn gone(pid: u32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+fn daemon_killed(home: &Home) {
+    let script = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done";
+    home.docker(["run", "-d", "--name", "counter", "box", "sh", "-c", script]).run().ok();
+    let mut follower = home.docker(["logs", "-f", "counter"]).spawn();
+    let mut lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    let mut next = move || lines.next().expect("it goes on").expect("text").parse::<u64>().expect("a number");
+    assert_eq!(next(), 0);
+    let started = home.docker(["inspect", "-f", "{{.State.StartedAt}}", "counter"]).run().ok().text();
+    let (machine, daemon) = (home.machine_pid(), home.daemon_pid().expect("it runs"));
+    kill(daemon, "KILL");
+    home.wait_for("the daemon is gone", Duration::from_secs(5), |_| gone(daemon));
+    // The stream goes on without it.
+    for expected in 1..30 {
+        assert_eq!(next(), expected);
+    }
+    let began = Instant::now();
+    home.wait_for("a new daemon has the machine", Duration::from_secs(10), |home| {
+        home.slipway(["status"]).run().code == 0
+    });
+    println!("a new daemon had the machine after {} ms", began.elapsed().as_millis());
+    assert_eq!(home.machine_pid(), machine, "the same machine");
+    assert_ne!(home.daemon_pid(), Some(daemon), "another daemon");
+    for expected in 30..50 {
+        assert_eq!(next(), expected);
+    }
+    let after = home.docker(["inspect", "-f", "{{.State.StartedAt}}", "counter"]).run().ok().text();
+    assert_eq!(after, started, "the container never stopped");
+    let _ = follower.kill();
+    let _ = follower.wait();
+    home.docker(["rm", "-f", "counter"]).run().ok();
+}
+
+fn services_killed(home: &Home) {
+    for service in ["dockerd", "containerd"] {
+        home.slipway(["shell", "--", "sh", "-c", &format!("kill -9 $(pidof {service})")]).run().ok();
+        home.wait_for(&format!("{service} is up again"), Duration::from_secs(120), |home| {
+            home.docker(["run", "--rm", "box", "echo", "on"]).run().code == 0
+        });
+    }
+    home.wait_for("all is well again", Duration::from_secs(60), |home| {
+        home.slipway(["status"]).run().code == 0
+    });
+    let status = home.status();
+    let services = status["services"].as_array().expect("a list");
+    assert!(services.iter().all(|s| s["restarts"].as_u64() >= Some(1)), "{status}");
+}
+
+fn qemu_killed(home: &Home) {
+    home.docker(["volume", "create", "ledger"]).run().ok();
+    // Each number is on the disk before it is said.
+    let script = "i=0; while true; do echo $i >> /v/ledger; sync /v/ledger; echo $i; i=$((i+1)); done";
+    home.docker(["run", "-d", "--name", "clerk", "-v", "ledger:/v", "box", "sh", "-c", script]).run().ok();
+    let mut follower = home.docker(["logs", "-f", "clerk"]).spawn();
+    let mut lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    for _ in 0..100 {
+        lines.next().expect("it goes on").expect("text");
+    }
+    let pid = home.machine_pid().expect("it runs");
+    kill(pid, "KILL");
+    // What was read until the end was acknowledged.
+    let mut acknowledged = 99;
+    while let Some(Ok(line)) = lines.next() {
+        match line.parse::<u64>() {
+            Ok(number) => acknowledged = number,
+            Err(_) => break,
+        }
+    }
+    let _ = follower.kill();
+    let _ = follower.wait();
+    home.wait_for("the end is told", Duration::from_secs(10), |home| {
+        home.slipway(["status"]).run().code == 1
+    });
+    let ran = home.slipway(["status"]).run();
+    assert!(ran.text().contains("ended unexpectedly") && ran.text().contains("signal 9"), "{ran}");
+    let refused = home.docker(["ps"]).run();
+    assert!(refused.code != 0 && refused.err.contains("ended unexpectedly"), "{refused}");
+    assert!(refused.err.contains("slipway"), "what to do is said: {refused}");
+
+    home.start();
+    let read = home.docker(["run", "--rm", "-v", "ledger:/v", "box", "cat", "/v/ledger"]).run().ok();
+    let kept: Vec<u64> = read.text().lines().map(|l| l.parse().expect("whole lines")).collect();
+    assert!(kept.len() as u64 > acknowledged, "{} kept, {acknowledged} acknowledged", kept.len());
+    assert!(kept.iter().enumerate().all(|(at, n)| at as u64 == *n), "in order");
+    home.docker(["rm", "-f", "clerk"]).run();
+    home.docker(["volume", "rm", "ledger"]).run().ok();
+}
+
+fn ten_starts(home: &Home) {
+    home.slipway(["stop"]).run().ok();
+    assert_eq!(home.slipway(["status"]).run().code, 3);
+    let starters: Vec<_> = (0..10).map(|_| home.slipway(["start"]).spawn()).collect();
+    for starter in starters {
+        let ended = starter.wait_with_output().expect("ends");
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    }
+    let disk = home.file("machine/data.raw");
+    let users = Command::new("sh")
+        .args([
+            "-c",
+            "for p in /proc/[0-9]*; do ls -l $p/fd 2>/dev/null | grep -q \"$0\" && echo $p; done; true",
+        ])
+        .arg(&disk)
+        .run()
+        .ok();
+    assert_eq!(users.text().lines().count(), 1, "one process has the data disk open:\n{users}");
+    home.docker(["image", "inspect", "box"]).run().ok();
+}
+
+fn orderly_stop(home: &Home) {
+    let script = "trap 'echo bye > /v/word; exit 0' TERM; while true; do sleep 0.1; done";
+    home.docker(["run", "-d", "--name", "polite", "-v", "words:/v", "box", "sh", "-c", script]).run().ok();
+    let pid = home.machine_pid().expect("it runs");
+    home.slipway(["stop"]).run().ok();
+    home.wait_for("the machine's process is gone", Duration::from_secs(5), |_| gone(pid));
+    let checked =
+        Command::new("/usr/sbin/e2fsck").args(["-f", "-n"]).arg(home.file("machine/data.raw")).run();
+    assert!(checked.code == 0 && !checked.text().contains("recovering journal"), "{checked}");
+    let down = home.docker(["ps"]).run();
+    assert!(down.code != 0 && down.err.contains("slipway start"), "{down}");
+    home.start();
+    let word = home.docker(["run", "--rm", "-v", "words:/v", "box", "cat", "/v/word"]).run().ok();
+    assert_eq!(word.text(), "bye", "it had its time to end");
+    home.docker(["rm", "-f", "polite"]).run().ok();
+    home.docker(["volume", "rm", "words"]).run().ok();
+}

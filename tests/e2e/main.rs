@@ -1,0 +1,83 @@
+//! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
+//!
+//! ```text
+//!   without a machine: wrong ─▶ one machine for all: engine, streams, load, cli ─▶ crash (the same machine, roughly)
+//!                                                                            ─▶ alone: tests with homes of their own
+//! ```
+//!
+//! Tests run one after the other, because an emulated machine has no time for two. `tests/run` builds what they need;
+//! a filter runs some of them: `cargo test -p slipway-tests --test e2e -- streams`.
+
+mod alone;
+mod cli;
+mod crash;
+mod engine;
+mod load;
+mod streams;
+mod wrong;
+
+use std::{
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use libtest_mimic::{Arguments, Trial};
+use slipway_test_harness::{Built, Home};
+
+/// A test of the machine that all share.
+type Shared = (&'static str, fn(&Home));
+/// A test that makes its own home.
+type Alone = (&'static str, fn(&Built));
+
+/// The shared machine, booted by the first test that wants it.
+#[derive(Default)]
+struct Lazy(Mutex<Option<Home>>);
+
+impl Lazy {
+    fn run(&self, built: &Built, test: fn(&Home)) {
+        // A test that failed leaves the machine to the next one.
+        let mut home = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let home = home.get_or_insert_with(|| {
+            let home = Home::new(built);
+            home.start();
+            home.busybox_image();
+            home
+        });
+        test(home);
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let built = match Built::of_environment() {
+        Ok(built) => built,
+        Err(why) => {
+            println!("skipped: {why}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let machine = Arc::new(Lazy::default());
+    let alone = |(name, test): Alone| {
+        let built = built.clone();
+        Trial::test(name, move || {
+            test(&built);
+            Ok(())
+        })
+    };
+    let shared = |(name, test): Shared| {
+        let (built, machine) = (built.clone(), Arc::clone(&machine));
+        Trial::test(name, move || {
+            machine.run(&built, test);
+            Ok(())
+        })
+    };
+    let mut trials: Vec<Trial> = wrong::TESTS.iter().copied().map(alone).collect();
+    let groups = [engine::TESTS, streams::TESTS, load::TESTS, cli::TESTS, crash::TESTS];
+    trials.extend(groups.into_iter().flatten().copied().map(shared));
+    trials.extend(alone::TESTS.iter().copied().map(alone));
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    // Ends the machine.
+    drop(machine);
+    conclusion.exit_code()
+}

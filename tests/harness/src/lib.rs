@@ -1,0 +1,218 @@
+//! A real machine for the end-to-end tests: the real program, the real image under QEMU, real docker clients.
+//!
+//! ```text
+//!   Home::new ─▶ image installed ─▶ Home::start ─▶ tests share it ─▶ dropped: machine and daemon end, folder goes
+//! ```
+//!
+//! Knows Slipway as a person does, by its commands; nothing here looks below them.
+
+mod command;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+pub use command::{Command, Ran};
+
+/// Built program and image, as `tests/run` names them in the environment.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The program `slipway`.
+    pub slipway: PathBuf,
+    /// The folder that the image builder wrote.
+    pub image: PathBuf,
+}
+
+impl Built {
+    /// From `SLIPWAY_TEST_BIN` and `SLIPWAY_TEST_IMAGE`.
+    ///
+    /// # Errors
+    /// What to run instead, when they are not set.
+    pub fn of_environment() -> Result<Self, String> {
+        let var = |name: &str| std::env::var_os(name).map(PathBuf::from).ok_or_else(|| name.to_owned());
+        match (var("SLIPWAY_TEST_BIN"), var("SLIPWAY_TEST_IMAGE")) {
+            (Ok(slipway), Ok(image)) => Ok(Self { slipway, image }),
+            (Err(name), _) | (_, Err(name)) => {
+                Err(format!("{name} is not set: `tests/run` builds what these tests need and sets it"))
+            }
+        }
+    }
+}
+
+/// A person's home with Slipway in it. Dropped, it takes its machine and its daemon along.
+#[derive(Debug)]
+pub struct Home {
+    dir: tempfile::TempDir,
+    home: PathBuf,
+    built: Built,
+}
+
+impl Home {
+    /// An empty one. Nothing is installed.
+    ///
+    /// # Panics
+    /// Where there is no room for a temporary folder.
+    pub fn empty(built: &Built) -> Self {
+        // Short: sockets go below it.
+        let dir = tempfile::Builder::new().prefix("slipway-").tempdir().expect("a temporary folder");
+        let home = dir.path().to_owned();
+        Self { dir, home, built: built.clone() }
+    }
+
+    /// The same with the home itself at `below` its temporary folder.
+    ///
+    /// # Panics
+    /// When the folder cannot be made.
+    pub fn empty_at(built: &Built, below: &str) -> Self {
+        let mut home = Self::empty(built);
+        home.home = home.dir.path().join(below);
+        std::fs::create_dir_all(&home.home).expect("made");
+        home
+    }
+
+    /// With the built image, and a machine small enough for a shared host.
+    ///
+    /// # Panics
+    /// When the image is refused.
+    pub fn new(built: &Built) -> Self {
+        let home = Self::empty(built);
+        home.install();
+        home
+    }
+
+    /// Installs the built image.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn install(&self) {
+        self.slipway(["image", "install"]).arg(&self.built.image).run().ok();
+        self.slipway(["config", "set", "machine.memory", "2GiB"]).run().ok();
+    }
+
+    /// Boots.
+    ///
+    /// # Panics
+    /// With everything that was said, when the engine does not answer.
+    pub fn start(&self) {
+        let ran = self.slipway(["start"]).within(Duration::from_secs(400)).run();
+        if ran.code != 0 {
+            let logs = self.slipway(["logs", "-n", "80"]).run();
+            panic!("the machine did not start\n{ran}\n{logs}");
+        }
+    }
+
+    /// `HOME`.
+    pub fn path(&self) -> &Path {
+        &self.home
+    }
+
+    /// A file below `~/.slipway`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.home.join(".slipway").join(name)
+    }
+
+    /// The engine's socket.
+    ///
+    /// # Panics
+    /// When `slipway status` does not name it.
+    pub fn docker_sock(&self) -> PathBuf {
+        PathBuf::from(self.status()["socket"].as_str().expect("a path"))
+    }
+
+    /// The program, in this home and nowhere else.
+    pub fn slipway<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        self.at_home(Command::new(&self.built.slipway)).args(args)
+    }
+
+    /// The docker client that comes with the image, in this home: it finds the engine as a person's does.
+    pub fn docker<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        self.at_home(Command::new(self.built.image.join("host-tools/docker"))).args(args)
+    }
+
+    fn at_home(&self, command: Command) -> Command {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).env("HOME", &self.home).env("TERM", "dumb")
+    }
+
+    /// `slipway status --json`.
+    ///
+    /// # Panics
+    /// When it is no JSON.
+    pub fn status(&self) -> serde_json::Value {
+        let ran = self.slipway(["status", "--json"]).run();
+        serde_json::from_slice(&ran.out).unwrap_or_else(|e| panic!("{e}: {ran}"))
+    }
+
+    /// The daemon's process, when one answers.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        let ran = self.slipway(["version", "--json"]).run();
+        let version: serde_json::Value = serde_json::from_slice(&ran.out).ok()?;
+        u32::try_from(version["daemon"]["pid"].as_u64()?).ok()
+    }
+
+    /// The machine's process, when one runs.
+    pub fn machine_pid(&self) -> Option<u32> {
+        u32::try_from(self.status()["machine"]["pid"].as_u64()?).ok()
+    }
+
+    /// A static busybox as the image `box`, with every applet in its `/bin`.
+    ///
+    /// # Panics
+    /// Without `/bin/busybox`, or when the engine refuses it.
+    pub fn busybox_image(&self) {
+        let dir = self.dir.path().join("box");
+        std::fs::create_dir_all(dir.join("bin")).expect("made");
+        std::fs::copy("/bin/busybox", dir.join("bin/busybox")).expect("busybox-static is installed");
+        let applets = Command::new("/bin/busybox").args(["--list"]).run().ok().text();
+        for applet in applets.lines().filter(|a| *a != "busybox") {
+            let link = dir.join("bin").join(applet);
+            if link.symlink_metadata().is_err() {
+                std::os::unix::fs::symlink("busybox", link).expect("linked");
+            }
+        }
+        for folder in ["tmp", "etc", "root", "proc", "dev", "sys"] {
+            std::fs::create_dir_all(dir.join(folder)).expect("made");
+        }
+        let tar = Command::new("tar").args(["-c", "-C"]).arg(&dir).arg(".").run().ok().out;
+        self.docker(["import", "-c", "CMD [\"/bin/sh\"]", "-", "box"]).stdin(tar).run().ok();
+    }
+
+    /// Waits until `done` says so.
+    ///
+    /// # Panics
+    /// With `what`, when it does not in `patience`.
+    pub fn wait_for(&self, what: &str, patience: Duration, mut done: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + patience;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "{what}: not within {} s", patience.as_secs());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let stopped = self.slipway(["stop", "--timeout", "5"]).within(Duration::from_secs(60)).run();
+        if stopped.code != 0 {
+            eprintln!("a machine was not stopped in order: {stopped}");
+            self.slipway(["stop", "--force"]).run();
+        }
+        if let Some(pid) = self.daemon_pid() {
+            kill(pid, "TERM");
+            let gone = |_: &Self| !Path::new(&format!("/proc/{pid}")).exists();
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !gone(self) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// Sends a signal to one process.
+///
+/// # Panics
+/// Without `kill`.
+pub fn kill(pid: u32, signal: &str) {
+    Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).run();
+}
