@@ -29,21 +29,24 @@ type Shared = (&'static str, fn(&Home));
 /// A test that makes its own home.
 type Alone = (&'static str, fn(&Built));
 
-/// The shared machine, booted by the first test that wants it.
+/// The shared machine, booted by the first test that wants it; `None` inside when that failed once.
 #[derive(Default)]
-struct Lazy(Mutex<Option<Home>>);
+struct Lazy(Mutex<Option<Option<Home>>>);
 
 impl Lazy {
     fn run(&self, built: &Built, test: fn(&Home)) {
         // A test that failed leaves the machine to the next one.
         let mut home = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let home = home.get_or_insert_with(|| {
-            let home = Home::new(built);
-            home.start();
-            home.busybox_image();
-            home
-        });
-        test(home);
+        if home.is_none() {
+            *home = Some(None);
+            let booted = Home::new(built);
+            booted.start();
+            booted.busybox_image();
+            *home = Some(Some(booted));
+        }
+        test(
+            home.as_ref().and_then(Option::as_ref).expect("the machine did not start: see the first failure"),
+        );
     }
 }
 

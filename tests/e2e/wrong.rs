@@ -56,8 +56,7 @@ fn unwritable_home(built: &Built) {
     let file = home.path().join("a file");
     std::fs::write(&file, "").expect("written");
     let ran = home.slipway(["start"]).env("SLIPWAY_HOME", file.join("below")).run();
-    assert_eq!(ran.code, 1, "{ran}");
-    assert!(ran.err.contains("failed to prepare the folder") && ran.err.contains("a file"), "{ran}");
+    refused(&ran, 1, &["failed to prepare the folder", "a file", "SLIPWAY_HOME"]);
 }
 
 fn long_home(built: &Built) {

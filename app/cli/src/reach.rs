@@ -188,7 +188,9 @@ fn nobody(error: &ClientError) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused);
+            // A home that is no folder has no daemon; starting one says what is wrong with it.
+            use io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound};
+            return matches!(error.kind(), NotFound | ConnectionRefused | NotADirectory);
         }
         cause = error.source();
     }

@@ -27,7 +27,11 @@ impl From<ClientError> for Fail {
 
 impl From<PathError> for Fail {
     fn from(error: PathError) -> Self {
-        Self::Problem(Problem::from_error("paths", &error))
+        let hint = match error {
+            PathError::Profile(_) => "choose another name for `--profile`",
+            _ => "set SLIPWAY_HOME to a folder of yours that can be written",
+        };
+        Self::Problem(Problem::from_error("paths", &error).hint(hint))
     }
 }
 

@@ -49,7 +49,10 @@ pub(crate) fn version(paths: &Paths) -> Option<String> {
 pub(crate) fn install(paths: &Paths, request: &ImageRequest) -> Result<Manifest, Problem> {
     let from = &request.dir;
     let key_file = from.join(KEY);
-    let key = std::fs::read_to_string(&key_file).map_err(|error| io_problem("read", &key_file, &error))?;
+    let key = std::fs::read_to_string(&key_file).map_err(|error| {
+        io_problem("read", &key_file, &error)
+            .hint("name the folder that `slipway-image build --out DIR` wrote")
+    })?;
     let pin = pinned(paths);
     match std::fs::read_to_string(&pin) {
         Ok(known) if known.trim() != key.trim() && !request.trust_key => {

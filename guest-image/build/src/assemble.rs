@@ -2,6 +2,8 @@
 
 use std::{
     fmt,
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -232,8 +234,10 @@ fn write(out: &Path, parts: &[(String, Vec<u8>)]) -> Result<()> {
     for (name, bytes) in parts {
         let path = aside.join(name);
         let parent = path.parent().unwrap_or(&aside);
+        let mode = if name.starts_with(HOST_TOOLS) { 0o755 } else { 0o644 };
         std::fs::create_dir_all(parent)
             .and_then(|()| std::fs::write(&path, bytes))
+            .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(mode)))
             .with_context(|| format!("failed to write `{}`", path.display()))?;
     }
     if out.exists() {
