@@ -52,8 +52,7 @@ fn run_exec_logs(home: &Home) {
         home.docker(["exec", "-e", "A=b c", "-w", "/tmp", "talker", "sh", "-c", "echo $A $(pwd)"]).run();
     assert_eq!(exec.ok().text(), "b c /tmp");
     home.docker(["kill", "talker"]).run().ok();
-    let followed = follow.wait_with_output().expect("ends with the container");
-    let lines = String::from_utf8_lossy(&followed.stdout);
+    let lines = follow.end().text();
     assert!(lines.starts_with("line 0\nline 1\n"), "{lines}");
     let code = home.docker(["wait", "talker"]).run().ok();
     assert_eq!(code.text(), "137");

@@ -4,9 +4,9 @@
 //! output closed first and both at once; `cp` both ways, `load` and `build` from standard input.
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use slipway_test_harness::Home;
@@ -88,24 +88,12 @@ fn output_first(home: &Home, how: &[&str], n: usize) -> Result<(), String> {
     let mut child = home.docker(how.iter().chain(&["sh", "-c", &script])).spawn();
     // Open until the program has ended.
     let stdin = child.stdin.take();
-    let mut out = String::new();
-    child.stdout.take().ok_or("no output")?.read_to_string(&mut out).map_err(|e| e.to_string())?;
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let status = loop {
-        match child.try_wait().map_err(|e| e.to_string())? {
-            Some(status) => break status,
-            None if Instant::now() > deadline => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err("the client does not end while its input is open".into());
-            }
-            None => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
+    let ran = child.end();
     drop(stdin);
-    let (lines, last) = (out.lines().count(), out.lines().last().unwrap_or_default().to_owned());
-    told(lines == 2000 + n && last == (2000 + n).to_string() && status.code() == Some(code as i32), || {
-        format!("{lines} lines, the last `{last}`, {status}")
+    let (lines, last) =
+        (ran.text().lines().count(), ran.text().lines().last().unwrap_or_default().to_owned());
+    told(lines == 2000 + n && last == (2000 + n).to_string() && ran.code == code as i32, || {
+        format!("{lines} lines, the last `{last}`: {ran}")
     })
 }
 
@@ -118,12 +106,8 @@ fn both(home: &Home, how: &[&str], n: usize) -> Result<(), String> {
     // The program may be gone before it is written: that is the point.
     let _ = stdin.write_all(&payload(n));
     drop(stdin);
-    let mut out = String::new();
-    child.stdout.take().ok_or("no output")?.read_to_string(&mut out).map_err(|e| e.to_string())?;
-    let status = child.wait().map_err(|e| e.to_string())?;
-    told(out.lines().count() == 1000 + n && status.code() == Some(code as i32), || {
-        format!("{} lines, {status}", out.lines().count())
-    })
+    let ran = child.end();
+    told(ran.text().lines().count() == 1000 + n && ran.code == code as i32, || ran.to_string())
 }
 
 /// A tar of one file.

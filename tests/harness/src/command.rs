@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fmt,
     io::{Read, Write},
+    ops::{Deref, DerefMut},
     path::Path,
     process::{Child, Stdio},
     thread::JoinHandle,
@@ -85,9 +86,12 @@ impl Command {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn spawn(mut self) -> Child {
+    pub fn spawn(mut self) -> Running {
         self.inner.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        self.inner.spawn().unwrap_or_else(|e| panic!("{}: {e}", self.name))
+        match self.inner.spawn() {
+            Ok(child) => Running { child, name: self.name, within: self.within },
+            Err(error) => panic!("{}: {error}", self.name),
+        }
     }
 
     /// Runs it to its end.
@@ -96,34 +100,77 @@ impl Command {
     /// When it cannot be started, or does not end in its time.
     pub fn run(mut self) -> Ran {
         let input = self.stdin.take();
-        let (name, within) = (self.name.clone(), self.within);
-        let mut child = self.spawn();
-        let stdin = child.stdin.take();
+        let mut running = self.spawn();
+        let stdin = running.stdin.take();
         let writer = std::thread::spawn(move || {
             if let (Some(mut pipe), Some(bytes)) = (stdin, input) {
                 // A program that does not read its input is judged by what it says.
                 let _ = pipe.write_all(&bytes);
             }
         });
-        let out = collect(child.stdout.take());
-        let err = collect(child.stderr.take());
-        let deadline = Instant::now() + within;
+        let ran = running.end();
+        // It ends with the program: its pipe has no reader any more.
+        writer.join().expect("wrote");
+        ran
+    }
+}
+
+/// A program that runs, with its pipes; dropping it ends it.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    name: String,
+    within: Duration,
+}
+
+impl Running {
+    /// Waits for its end; what was not read from its pipes is in the answer, and an input still held stays open.
+    ///
+    /// # Panics
+    /// When it does not end in its time, counted from now.
+    pub fn end(mut self) -> Ran {
+        let out = collect(self.child.stdout.take());
+        let err = collect(self.child.stderr.take());
+        let deadline = Instant::now() + self.within;
         let status = loop {
-            if let Some(status) = child.try_wait().expect("waited for") {
+            if let Some(status) = self.child.try_wait().expect("waited for") {
                 break status;
             }
             if Instant::now() > deadline {
-                let _ = child.kill();
-                let _ = child.wait();
+                self.kill();
                 let (out, err) = (text(out), text(err));
-                panic!("`{name}` did not end within {} s\n{out}\n{err}", within.as_secs());
+                panic!("`{}` did not end within {} s\n{out}\n{err}", self.name, self.within.as_secs());
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        // It ends with the program: its pipe has no reader any more.
-        writer.join().expect("wrote");
-        let code = status.code().unwrap_or(-1);
-        Ran { name, code, out: out.join().expect("read"), err: text(err) }
+        let name = std::mem::take(&mut self.name);
+        Ran { name, code: status.code().unwrap_or(-1), out: out.join().expect("read"), err: text(err) }
+    }
+
+    fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Deref for Running {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.child
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

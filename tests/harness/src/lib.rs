@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use command::{Command, Ran};
+pub use command::{Command, Ran, Running};
 
 /// Built program and image, as `tests/run` names them in the environment.
 #[derive(Debug, Clone)]
