@@ -18,6 +18,7 @@ use slipway_api::{
     SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
     exec::{ExecRequest, UPGRADE},
     log_files,
+    paths::Paths,
 };
 use tokio::{net::UnixListener, sync::broadcast::error::RecvError};
 use tokio_util::sync::CancellationToken;
@@ -192,7 +193,7 @@ async fn quit(Shared(app): Shared<App>) -> Json<()> {
 
 #[utoipa::path(get, path = "/settings", responses((status = 200, body = Vec<Setting>)))]
 async fn settings(Shared(app): Shared<App>) -> Answer<Vec<Setting>> {
-    Ok(Json(blocking(move || config::list(&app.context.paths)).await??))
+    with_settings(&app, config::list).await
 }
 
 #[utoipa::path(put, path = "/settings/{name}", params(("name" = String, Path)), request_body = SettingValue, responses((status = 200, body = Setting), (status = 400, body = Problem)))]
@@ -201,12 +202,23 @@ async fn set(
     Path(name): Path<String>,
     Asked(value): Asked<SettingValue>,
 ) -> Answer<Setting> {
-    Ok(Json(blocking(move || config::change(&app.context.paths, &name, Some(&value.value))).await??))
+    with_settings(&app, move |paths| config::change(paths, &name, Some(&value.value))).await
 }
 
 #[utoipa::path(delete, path = "/settings/{name}", params(("name" = String, Path)), responses((status = 200, body = Setting), (status = 400, body = Problem)))]
 async fn unset(Shared(app): Shared<App>, Path(name): Path<String>) -> Answer<Setting> {
-    Ok(Json(blocking(move || config::change(&app.context.paths, &name, None)).await??))
+    with_settings(&app, move |paths| config::change(paths, &name, None)).await
+}
+
+/// Reads or changes the settings; a person may have edited the file too, so the status is brought up to date each time.
+async fn with_settings<T: Send + 'static>(
+    app: &App,
+    work: impl FnOnce(&Paths) -> Result<T, Problem> + Send + 'static,
+) -> Answer<T> {
+    let context = Arc::clone(&app.context);
+    let done = blocking(move || work(&context.paths)).await??;
+    app.owner.settings_changed().await?;
+    Ok(Json(done))
 }
 
 #[utoipa::path(get, path = "/logs", params(LogQuery), responses((status = 200, description = "a JSON line for each line", body = LogLine)))]

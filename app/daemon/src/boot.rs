@@ -49,6 +49,7 @@ pub(crate) async fn boot(
         let (context, overrides) = (Arc::clone(&context), request.overrides);
         blocking(move || {
             let settings = config::with(&context.paths, &overrides)?;
+            config::remember(&context.paths)?;
             let manifest = image::check(&context.paths)?;
             prepare_disk(&context.paths.data_disk(), settings.disk.as_bytes())?;
             Ok((settings, manifest))

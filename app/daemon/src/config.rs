@@ -1,8 +1,10 @@
 //! Settings as the API shows and changes them.
 
+use std::collections::BTreeMap;
+
 use slipway_api::{Problem, Setting, paths::Paths};
 use slipway_settings::{
-    file::{FileError, Raw, SettingsFile},
+    file::{FileError, Raw, SettingsFile, replace},
     keys::{self, KEYS, Key},
     resolved::{Host, LimitError, Settings},
 };
@@ -36,6 +38,30 @@ fn resolve(raw: &Raw) -> Result<Settings, Problem> {
 pub(crate) fn with(paths: &Paths, overrides: &[(String, String)]) -> Result<Settings, Problem> {
     let raw = SettingsFile::new(paths.settings_file()).read_with(overrides).map_err(|e| problem(&e))?;
     resolve(&raw)
+}
+
+/// Remembers what is set as a machine starts, for [`pending`]; overrides are for one start and not remembered.
+pub(crate) fn remember(paths: &Paths) -> Result<(), Problem> {
+    let raw = SettingsFile::new(paths.settings_file()).read().map_err(|e| problem(&e))?;
+    let file = paths.started_settings();
+    let json = serde_json::to_vec(&raw).unwrap_or_default();
+    replace(&file, &json).map_err(|error| {
+        Problem::new("settings-unremembered", format!("failed to write `{}`", file.display()))
+            .because(error.to_string())
+            .hint("make room, and see that the folder can be written")
+    })
+}
+
+/// The settings that changed since [`remember`] and hold from the next start only. A file that is wrong changes nothing.
+pub(crate) fn pending(paths: &Paths) -> Vec<String> {
+    let Ok(now) = SettingsFile::new(paths.settings_file()).read() else { return Vec::new() };
+    let then = std::fs::read(paths.started_settings()).ok();
+    let Some(then) = then.and_then(|json| serde_json::from_slice::<BTreeMap<String, String>>(&json).ok())
+    else {
+        return Vec::new();
+    };
+    let changed = |key: &&Key| key.needs_restart && now.get(key.name) != then.get(key.name);
+    KEYS.iter().filter(changed).map(|key| key.name.to_owned()).collect()
 }
 
 /// Every setting.
@@ -77,4 +103,32 @@ pub(crate) fn change(paths: &Paths, name: &str, value: Option<&str>) -> Result<S
     let key = keys::find(name)
         .ok_or_else(|| Problem::new("settings-wrong", format!("there is no setting `{name}`")))?;
     Ok(shown(key, &raw, resolve(&raw).ok().as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_since_the_start_is_pending_until_it_is_changed_back() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let env = slipway_settings::paths::Env {
+            slipway_home: Some(dir.path().into()),
+            ..slipway_settings::paths::Env::default()
+        };
+        let paths = Paths::resolve(&env, "default").expect("paths");
+        paths.prepare().expect("prepared");
+        assert_eq!(pending(&paths), [""; 0], "nothing was started");
+        let file = SettingsFile::new(paths.settings_file());
+        file.set("machine.memory", "1GiB").expect("set");
+        remember(&paths).expect("remembered");
+        file.set("machine.cpus", "1").expect("set");
+        file.set("stop.timeout", "20").expect("set");
+        assert_eq!(pending(&paths), ["machine.cpus"], "the time to stop holds at once");
+        file.unset("machine.memory").expect("unset");
+        assert_eq!(pending(&paths), ["machine.cpus", "machine.memory"]);
+        file.unset("machine.cpus").expect("unset");
+        file.set("machine.memory", "1GiB").expect("set");
+        assert_eq!(pending(&paths), [""; 0]);
+    }
 }

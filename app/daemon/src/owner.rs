@@ -21,7 +21,7 @@ use crate::{
     Context,
     board::Board,
     boot::{self, Live},
-    holdings, image, logs,
+    config, holdings, image, logs,
     policy::{self, Ask, Event, Verdict},
 };
 
@@ -37,6 +37,7 @@ enum Command {
     Stop(StopRequest, Reply<Status>),
     Reset(Reset, Reply<()>),
     Install(ImageRequest, Reply<String>),
+    Settings(Reply<()>),
     Docker(DockerSetup),
 }
 
@@ -70,6 +71,11 @@ impl Owner {
 
     pub(crate) async fn install(&self, request: ImageRequest) -> Result<String, Problem> {
         self.ask(|reply| Command::Install(request, reply)).await
+    }
+
+    /// The settings may have changed: what waits for the next start is found out anew.
+    pub(crate) async fn settings_changed(&self) -> Result<(), Problem> {
+        self.ask(Command::Settings).await
     }
 
     pub(crate) async fn docker(&self, setup: DockerSetup) {
@@ -163,7 +169,9 @@ impl Task {
             Ok(Some(shim)) => {
                 tracing::info!("a machine runs already; it is taken over");
                 self.event(Event::Begun);
+                let pending = self.pending_settings().await;
                 self.tell_shim.send_replace(Some(shim.clone()));
+                self.board.change(|status| status.pending_settings = pending);
                 // Clients are served at once: streams need the shim and the engine, and not us.
                 let (context, board) = (Arc::clone(&self.context), self.board.restarted());
                 self.board = board.clone();
@@ -250,8 +258,23 @@ impl Task {
                 };
                 let _ = reply.send(answer);
             }
+            Command::Settings(reply) => {
+                let pending = self.pending_settings().await;
+                self.board.change(|status| status.pending_settings = pending);
+                let _ = reply.send(Ok(()));
+            }
             Command::Docker(setup) => self.board.change(|status| status.docker = Some(setup)),
         }
+    }
+
+    /// Empty without a machine: whatever is set holds from its start.
+    async fn pending_settings(&self) -> Vec<String> {
+        if matches!(self.board.now().state, State::Stopped | State::Failed) {
+            return Vec::new();
+        }
+        let context = Arc::clone(&self.context);
+        // A task that failed has nothing to say about the settings.
+        tokio::task::spawn_blocking(move || config::pending(&context.paths)).await.unwrap_or_default()
     }
 
     async fn install(&mut self, request: ImageRequest) -> Result<String, Problem> {
@@ -339,6 +362,7 @@ impl Task {
             status.running_since = None;
             status.notices.clear();
             status.services.clear();
+            status.pending_settings.clear();
         });
         self.event(event);
     }

@@ -95,6 +95,8 @@ files! {
     shim_lock => run / "shim.lock";
     /// What the shim was started with.
     shim_config => run / "shim.json";
+    /// What was set when the machine started.
+    started_settings => run / "settings.json";
     /// Why the machine ended, left by the shim.
     exit_file => run / "exit.json";
     /// What was found out about the host's accelerator.
