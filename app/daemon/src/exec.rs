@@ -35,10 +35,14 @@ pub(crate) async fn open(shim: &ShimClient, request: &ExecRequest) -> Result<Gue
 }
 
 /// Carries frames both ways until the program or the client is gone.
-pub(crate) async fn bridge(client: impl AsyncRead + AsyncWrite, guest: GuestStream) -> io::Result<()> {
+pub(crate) async fn bridge(
+    client: impl AsyncRead + AsyncWrite,
+    guest: impl AsyncRead + AsyncWrite,
+) -> io::Result<()> {
     let (mut client_reader, mut client_writer) = tokio::io::split(client);
     let (mut guest_reader, mut guest_writer) = tokio::io::split(guest);
     let to_guest = async {
+        let mut takes_input = true;
         while let Some(sent) = Frame::read(&mut client_reader).await? {
             let kind = match sent {
                 Frame::Stdin(bytes) if bytes.is_empty() => Kind::StdinEof(StdinEof {}),
@@ -48,9 +52,9 @@ pub(crate) async fn bridge(client: impl AsyncRead + AsyncWrite, guest: GuestStre
                 }
                 _ => continue,
             };
-            frame::write(&mut guest_writer, &ExecFrame { kind: Some(kind) })
-                .await
-                .map_err(io::Error::other)?;
+            // A program that ended takes no more; how it ended is still on its way to the client.
+            takes_input =
+                takes_input && frame::write(&mut guest_writer, &ExecFrame { kind: Some(kind) }).await.is_ok();
         }
         // The client is gone: so is the guest's stream, and with it the program.
         Ok::<_, io::Error>(())
@@ -89,4 +93,28 @@ pub(crate) async fn bridge(client: impl AsyncRead + AsyncWrite, guest: GuestStre
 /// The guest's frames may be longer than the client's.
 fn split(bytes: &[u8], of: fn(Bytes) -> Frame) -> Vec<Frame> {
     bytes.chunks(MAX_PAYLOAD).map(|chunk| of(Bytes::copy_from_slice(chunk))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_protocol::v1::Exit;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn input_that_comes_too_late_does_not_hide_how_the_program_ended() {
+        // The two directions race: once would prove little.
+        for _ in 0..64 {
+            let (client, mut person) = duplex(4096);
+            let (guest, mut program) = duplex(4096);
+            let exit = ExecFrame { kind: Some(Kind::Exit(Exit { code: 7, signal: 0 })) };
+            frame::write(&mut program, &exit).await.expect("written");
+            drop(program);
+            person.write_all(&Frame::Stdin(Bytes::from_static(b"late")).encode()).await.expect("written");
+            person.write_all(&Frame::Stdin(Bytes::new()).encode()).await.expect("written");
+            bridge(client, guest).await.expect("carried");
+            assert_eq!(Frame::read(&mut person).await.expect("read"), Some(Frame::Exit(7)));
+        }
+    }
 }
