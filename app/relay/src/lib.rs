@@ -11,6 +11,7 @@
 //! ```
 
 mod answer;
+pub mod ports;
 
 use std::{
     io,
@@ -21,7 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use slipway_protocol::ports::ENGINE;
+use slipway_protocol::ports::{ENGINE, GuestPort};
 use slipway_vsock::{ConnectError, Transport};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -161,20 +162,29 @@ async fn hand_over(
     transport: &dyn Transport,
 ) -> Result<(), (ConnectError, Option<UnixStream>)> {
     let io = |source| (ConnectError::Io { port: ENGINE, source }, None);
-    let mut socket: OwnedFd = client.into_std().map_err(io)?.into();
+    let socket: OwnedFd = client.into_std().map_err(io)?.into();
+    splice(transport, ENGINE, socket, Bytes::new()).await.map_err(|(error, back)| {
+        let client = std::os::unix::net::UnixStream::from(back);
+        let client = client.set_nonblocking(true).and_then(|()| UnixStream::from_std(client));
+        (error, client.ok())
+    })
+}
+
+/// Hands a socket over, and tries again for a while when the guest's listener is short of backlog.
+async fn splice(
+    transport: &dyn Transport,
+    port: GuestPort,
+    mut socket: OwnedFd,
+    head: Bytes,
+) -> Result<(), (ConnectError, OwnedFd)> {
     let deadline = Instant::now() + RETRY_FOR;
     loop {
-        match transport.splice(ENGINE, socket, Bytes::new()).await {
-            Ok(()) => return Ok(()),
+        match transport.splice(port, socket, head.clone()).await {
             Err((ConnectError::Refused { .. }, back)) if Instant::now() < deadline => {
                 socket = back;
                 sleep(RETRY_EVERY).await;
             }
-            Err((error, back)) => {
-                let client = std::os::unix::net::UnixStream::from(back);
-                let client = client.set_nonblocking(true).and_then(|()| UnixStream::from_std(client));
-                return Err((error, client.ok()));
-            }
+            other => return other,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! PID 1 in the initramfs ──exec──▶ `slipway-agent init` (PID 1 on the real root) ──▶ serves until power-off
 //! `slipway-agent serve --dir DIR` ──▶ the same server on unix sockets, without mounts, for tests on a host
+//! `docker-proxy …` (a link to it) ──▶ stands in for docker-proxy, one process for each published port
 //! ```
 //!
 //! [`serve`] is the conversation with the host, [`init`] the boot, [`service`] keeps the engine's programs running.
@@ -20,12 +21,14 @@ mod listen;
 pub mod logs;
 mod network;
 pub mod phases;
+pub mod ports;
 mod reaper;
 pub mod serve;
 mod service;
 mod tool;
 
 pub use init::{stage1, stage2};
+pub use ports::stand_in::run as docker_proxy;
 pub use tool::serve as serve_on_host;
 
 /// What the agent calls itself in its greeting.

@@ -14,12 +14,21 @@ use tokio_vsock::VsockListener;
 
 use crate::{
     exec,
+    ports::forward,
     serve::{self, Guest, ServeError, Stream},
 };
 
 /// Every port that the agent serves.
-pub(crate) const PORTS: [GuestPort; 5] =
-    [ports::CONTROL, ports::DIAL, ports::ENGINE, ports::EXEC, ports::LOGS];
+pub(crate) const PORTS: [GuestPort; 8] = [
+    ports::CONTROL,
+    ports::DIAL,
+    ports::ENGINE,
+    ports::EXEC,
+    ports::LOGS,
+    ports::PORTS,
+    ports::FORWARD,
+    ports::DATAGRAMS,
+];
 /// AF_VSOCK refuses at once what does not fit, so as many as the kernel grants.
 const BACKLOG: i32 = 4096;
 /// The host's context id; whoever else connects (a container over a loopback transport) is not served.
@@ -109,6 +118,9 @@ async fn one(stream: impl Stream, port: GuestPort, guest: Arc<Guest>) {
         ports::ENGINE => serve::engine(stream, &guest.engine).await,
         ports::EXEC => exec::serve(stream, &guest.reaper).await,
         ports::LOGS => serve::follow(stream, &guest.logs).await,
+        ports::PORTS => guest.ports.serve(stream).await,
+        ports::FORWARD => forward::tcp(stream).await,
+        ports::DATAGRAMS => forward::udp(stream).await,
         _ => Ok(()),
     };
     match served {

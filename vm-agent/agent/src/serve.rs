@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{clock, data_disk, logs::Logs, phases::Board, reaper::Reaper};
+use crate::{clock, data_disk, logs::Logs, phases::Board, ports::Ports, reaper::Reaper};
 
 /// How long the host may take for the first frame of a stream, and a target for accepting a dial.
 const FIRST: Duration = Duration::from_secs(10);
@@ -68,6 +68,8 @@ pub struct Guest {
     pub reaper: Arc<Reaper>,
     /// The engine's socket.
     pub engine: PathBuf,
+    /// What the host is to listen on.
+    pub ports: Ports,
 }
 
 impl Guest {
@@ -206,7 +208,7 @@ pub async fn dial(mut stream: impl Stream) -> Result<(), ServeError> {
     let reached = match dial.target {
         Some(Target::UnixPath(path)) => reach(UnixStream::connect(path)).await.map(Reached::Unix),
         Some(Target::Tcp(address)) => reach(TcpStream::connect(address)).await.map(Reached::Tcp),
-        None => Err(io::Error::new(io::ErrorKind::Unsupported, "this agent does not know the target")),
+        Some(Target::Udp(_)) | None => Err(io::Error::new(io::ErrorKind::Unsupported, "this agent does not know the target")),
     };
     let mut target = match reached {
         Ok(target) => target,
@@ -236,7 +238,7 @@ async fn reach<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result
 }
 
 /// Copies both ways, each half-close on its own.
-async fn copy(one: &mut impl Stream, other: &mut impl Stream) -> io::Result<()> {
+pub(crate) async fn copy(one: &mut impl Stream, other: &mut impl Stream) -> io::Result<()> {
     copy_bidirectional_with_sizes(one, other, COPY, COPY).await.map(drop)
 }
 

@@ -10,6 +10,7 @@ use crate::{
     listen::{self, Listener},
     logs::Logs,
     phases::Board,
+    ports::{self, Ports},
     reaper::Reaper,
     serve::Guest,
 };
@@ -56,6 +57,7 @@ async fn run(dir: PathBuf, socket: PathBuf) -> std::io::Result<()> {
         set_clock: clock::only_check,
         reaper: Reaper::new(false),
         engine: socket.clone(),
+        ports: Ports::default(),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&guest.reaper).run());
@@ -66,6 +68,8 @@ async fn run(dir: PathBuf, socket: PathBuf) -> std::io::Result<()> {
     for (port, listener) in listeners {
         tasks.spawn(listen::run(listener, port, Arc::clone(&guest)));
     }
+    let (stand_ins, ports, logs) = (dir.join("ports.sock"), guest.ports.clone(), Arc::clone(&guest.logs));
+    tasks.spawn(async move { ports::local::run(&stand_ins, ports, &logs).await });
     let (board, logs) = (Arc::clone(&guest.board), Arc::clone(&guest.logs));
     tasks.spawn(async move {
         engine::watch(&board, &logs, &socket).await;

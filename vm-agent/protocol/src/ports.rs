@@ -20,3 +20,10 @@ pub const ENGINE: GuestPort = GuestPort(1026);
 pub const EXEC: GuestPort = GuestPort(1027);
 /// `Follow`, then `LogRecord` frames from the guest.
 pub const LOGS: GuestPort = GuestPort(1028);
+/// `Publish`, then `PortsAsk` from the guest and `PortsAnswer` from the host.
+pub const PORTS: GuestPort = GuestPort(1029);
+/// `Dial`, then raw bytes at once and no reply, so that a handed-over client socket sees only its own bytes. A target that
+/// cannot be reached resets the stream.
+pub const FORWARD: GuestPort = GuestPort(1030);
+/// `Dial` with a `udp` target, then `Datagram` frames both ways.
+pub const DATAGRAMS: GuestPort = GuestPort(1031);

@@ -24,6 +24,8 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         v1::Failure { code: "NO_SOCKET".into(), message: "no such socket".into(), hint: "start it".into() };
     let event =
         |kind| v1::Reply { id: 0, result: Some(reply::Result::Event(v1::Event { kind: Some(kind) })) };
+    let ask = |ask| v1::PortsAsk { ask: Some(ask) }.encode_to_vec();
+    let answer = |result| v1::PortsAnswer { id: 7, result: Some(result) }.encode_to_vec();
     vec![
         (
             "hello",
@@ -72,6 +74,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
             v1::Dial { target: Some(v1::dial::Target::UnixPath("/run/docker.sock".into())) }.encode_to_vec(),
         ),
         ("dial-tcp", v1::Dial { target: Some(v1::dial::Target::Tcp("127.0.0.1:80".into())) }.encode_to_vec()),
+        ("dial-udp", v1::Dial { target: Some(v1::dial::Target::Udp("172.17.0.2:53".into())) }.encode_to_vec()),
         ("dial-reply", v1::DialReply { failure: Some(failure.clone()) }.encode_to_vec()),
         (
             "exec",
@@ -84,13 +87,31 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ("exec-stdout", exec(v1::exec_frame::Kind::Stdout(b"out".to_vec()))),
         ("exec-stderr", exec(v1::exec_frame::Kind::Stderr(b"err".to_vec()))),
         ("exec-exit", exec(v1::exec_frame::Kind::Exit(v1::Exit { code: 3, signal: 9 }))),
-        ("exec-failure", exec(v1::exec_frame::Kind::Failure(failure))),
+        ("exec-failure", exec(v1::exec_frame::Kind::Failure(failure.clone()))),
         ("follow", v1::Follow { after_sequence: 12 }.encode_to_vec()),
         (
             "log-record",
             v1::LogRecord { sequence: 13, unix_nanos: 14, unit: "kernel".into(), line: b"\xff raw".to_vec() }
                 .encode_to_vec(),
         ),
+        ("publish", v1::Publish {}.encode_to_vec()),
+        (
+            "ask-bind",
+            ask(v1::ports_ask::Ask::Bind(v1::PortBind {
+                id: 7,
+                protocol: v1::PortProtocol::Udp.into(),
+                host_ip: "0.0.0.0".into(),
+                host_port: 8080,
+                target: "172.17.0.2:80".into(),
+                origin: v1::PortOrigin::Listening.into(),
+            })),
+        ),
+        ("ask-release", ask(v1::ports_ask::Ask::Release(v1::PortRelease { id: 7 }))),
+        ("ask-synced", ask(v1::ports_ask::Ask::Synced(v1::PortsSynced {}))),
+        ("answer-bound", answer(v1::ports_answer::Result::Bound(v1::Ok {}))),
+        ("answer-released", answer(v1::ports_answer::Result::Released(v1::Ok {}))),
+        ("answer-failure", answer(v1::ports_answer::Result::Failure(failure))),
+        ("datagram", v1::Datagram { flow: 9, payload: b"query".to_vec(), end: true }.encode_to_vec()),
     ]
 }
 
@@ -124,6 +145,10 @@ fn a_message_with_fields_of_the_future_is_still_understood() {
             n if n.starts_with("dial") => v1::Dial::decode(&bytes[..]).map(|_| ()),
             "exec" => v1::Exec::decode(&bytes[..]).map(|_| ()),
             n if n.starts_with("exec-") => v1::ExecFrame::decode(&bytes[..]).map(|_| ()),
+            "publish" => v1::Publish::decode(&bytes[..]).map(|_| ()),
+            n if n.starts_with("ask") => v1::PortsAsk::decode(&bytes[..]).map(|_| ()),
+            n if n.starts_with("answer") => v1::PortsAnswer::decode(&bytes[..]).map(|_| ()),
+            "datagram" => v1::Datagram::decode(&bytes[..]).map(|_| ()),
             "follow" => v1::Follow::decode(&bytes[..]).map(|_| ()),
             _ => v1::LogRecord::decode(&bytes[..]).map(|_| ()),
         };

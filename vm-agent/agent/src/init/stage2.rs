@@ -23,6 +23,7 @@ use crate::{
     logs::Logs,
     network::Network,
     phases::Board,
+    ports::{self, Ports},
     reaper::Reaper,
     serve::Guest,
     service::Keeper,
@@ -84,12 +85,15 @@ impl Boot {
             set_clock: clock::set_unix_nanos,
             reaper: Arc::clone(&self.reaper),
             engine: PathBuf::from(engine::SOCKET),
+            ports: Ports::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self.reaper).run());
         for port in listen::PORTS {
             tasks.spawn(listen::run(Listener::vsock(port)?, port, Arc::clone(&guest)));
         }
+        let (ports, logs) = (guest.ports.clone(), Arc::clone(&self.logs));
+        tasks.spawn(async move { ports::local::run(Path::new(ports::local::SOCKET), ports, &logs).await });
         let logs = Arc::clone(&self.logs);
         // A thread, because /dev/kmsg blocks; it ends with the machine.
         std::thread::Builder::new().name("kmsg".into()).spawn(move || logs.collect_kernel())?;

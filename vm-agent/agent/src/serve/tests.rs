@@ -21,6 +21,7 @@ fn guest() -> Served {
         set_clock: clock::only_check,
         reaper: Reaper::new(false),
         engine: "/nonexistent".into(),
+        ports: Ports::default(),
     };
     Served { guest: Arc::new(guest), power_off }
 }
