@@ -15,7 +15,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-vm-qemu", &["slipway-vm", "slipway-vsock"]),
     // The engine's port is the protocol's to name.
     ("slipway-relay", &["slipway-vsock", "slipway-protocol"]),
-    ("slipway-shim", &["slipway-vm", "slipway-vm-qemu", "slipway-vsock", "slipway-protocol"]),
+    // Published ports live in the process that outlives the daemon.
+    (
+        "slipway-shim",
+        &["slipway-vm", "slipway-vm-qemu", "slipway-vsock", "slipway-relay", "slipway-protocol"],
+    ),
     // Clients find the daemon's socket where the settings' paths say.
     ("slipway-api", &["slipway-settings"]),
     // Signs nothing and builds nothing: what builder and daemon must agree on.

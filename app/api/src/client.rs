@@ -10,8 +10,8 @@ use hyperlocal::{UnixClientExt, UnixConnector, Uri};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, Problem, Reset, ResetRequest,
-    Setting, SettingValue, StartRequest, Status, StopRequest, Version,
+    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, Port, Problem, Reset,
+    ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, Version,
     exec::{ExecRequest, UPGRADE},
 };
 
@@ -158,6 +158,22 @@ impl ApiClient {
             path.push_str(&format!("&tail={tail}"));
         }
         self.lines(&path).await
+    }
+
+    /// The published ports.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn ports(&self) -> Result<Vec<Port>, ClientError> {
+        self.get("/ports").await
+    }
+
+    /// The published ports, now and after every change.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn watch_ports(&self) -> Result<Lines<Vec<Port>>, ClientError> {
+        self.lines("/ports/watch").await
     }
 
     /// Points docker's configuration at this profile and makes it current.

@@ -6,9 +6,11 @@
 pub mod client;
 pub mod exec;
 pub mod log_files;
+mod ports;
 pub mod time;
 mod types;
 
+pub use ports::{Port, PortContainer, PortOrigin, PortState};
 pub use slipway_settings::paths;
 pub use types::*;
 

@@ -75,6 +75,9 @@ pub(crate) enum Verb {
         slipway config edit"
     )]
     Config(ConfigVerb),
+    /// see which ports lead into containers
+    #[command(subcommand, after_help = "examples:\n  slipway port ls\n  slipway port ls --json")]
+    Port(PortVerb),
     /// forget settings, data or both; says what is lost and asks
     #[command(
         after_help = "examples:\n  slipway reset --settings\n  slipway reset --data\n  slipway reset --all --yes"
@@ -222,6 +225,18 @@ pub(crate) enum ConfigVerb {
     Edit,
     /// print where the settings file is
     Path,
+}
+
+/// What to do with published ports.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PortVerb {
+    /// print every published port: container, protocol, address on this computer, state and since when
+    #[command(after_help = "examples:\n  slipway port ls\n  slipway port ls --json")]
+    Ls {
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What to forget, and whether to ask.

@@ -11,6 +11,7 @@ mod inner;
 mod integrate;
 mod logs;
 mod phases;
+mod port;
 mod reach;
 mod reset;
 mod say;
@@ -69,6 +70,7 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Config(what) => config::config(&session, &what).await,
         Verb::Reset(what) => reset::reset(&session, what.what(), what.yes).await,
         Verb::Delete { yes } => reset::reset(&session, slipway_api::Reset::All, yes).await,
+        Verb::Port(what) => port::port(&session, &what).await,
         Verb::Image(what) => image::image(&session, &what).await,
         Verb::Context(what) => integrate::context(&session, &what).await,
         Verb::Env { shell } => integrate::env(&session, shell),

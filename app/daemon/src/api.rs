@@ -14,13 +14,16 @@ use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use slipway_api::{
-    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, Problem, ResetRequest, Setting,
-    SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
+    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, Port, Problem, ResetRequest,
+    Setting, SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
     exec::{ExecRequest, UPGRADE},
     log_files,
     paths::Paths,
 };
-use tokio::{net::UnixListener, sync::broadcast::error::RecvError};
+use tokio::{
+    net::UnixListener,
+    sync::{broadcast::error::RecvError, watch},
+};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
@@ -48,13 +51,15 @@ fn router(app: App) -> Router {
     let v1 = Router::new()
         .route("/version", get(version))
         .route("/status", get(status))
-        .route("/status/watch", get(watch))
+        .route("/status/watch", get(watch_status))
         .route("/start", post(start))
         .route("/stop", post(stop))
         .route("/quit", post(quit))
         .route("/settings", get(settings))
         .route("/settings/{name}", put(set).delete(unset))
         .route("/logs", get(logs))
+        .route("/ports", get(ports))
+        .route("/ports/watch", get(watch_ports))
         .route("/context", post(use_context))
         .route("/holdings", get(holding))
         .route("/reset", post(reset))
@@ -76,7 +81,8 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     #[openapi(
         info(title = "Slipway", description = "The control API of one profile, over `api.sock`."),
         servers((url = "/v1")),
-        paths(version, status, watch, start, stop, quit, settings, set, unset, logs, use_context, holding, reset,
+        paths(version, status, watch_status, start, stop, quit, settings, set, unset, logs, ports, watch_ports,
+              use_context, holding, reset,
               install_image, run)
     )]
     struct Document;
@@ -147,8 +153,12 @@ async fn status(Shared(app): Shared<App>) -> Json<Status> {
 }
 
 #[utoipa::path(get, path = "/status/watch", responses((status = 200, description = "a JSON line for each change", body = Status)))]
-async fn watch(Shared(app): Shared<App>) -> Response {
-    let mut seen = app.owner.status.clone();
+async fn watch_status(Shared(app): Shared<App>) -> Response {
+    changes(app.owner.status.clone())
+}
+
+/// A line now, and one after every change.
+fn changes<T: Serialize + Send + Sync + 'static>(mut seen: watch::Receiver<T>) -> Response {
     seen.mark_changed();
     lines(stream::unfold(seen, |mut seen| async move {
         seen.changed().await.ok()?;
@@ -248,6 +258,16 @@ async fn logs(Shared(app): Shared<App>, query: Query<LogQuery>) -> Result<Respon
         }
     });
     Ok(lines(futures_util::StreamExt::chain(old, new)))
+}
+
+#[utoipa::path(get, path = "/ports", responses((status = 200, body = Vec<Port>)))]
+async fn ports(Shared(app): Shared<App>) -> Json<Vec<Port>> {
+    Json(app.context.ports.borrow().clone())
+}
+
+#[utoipa::path(get, path = "/ports/watch", responses((status = 200, description = "a JSON line with all ports for each change", body = Vec<Port>)))]
+async fn watch_ports(Shared(app): Shared<App>) -> Response {
+    changes(app.context.ports.subscribe())
 }
 
 #[utoipa::path(post, path = "/context", request_body = ContextRequest, responses((status = 200, body = DockerSetup)))]

@@ -30,6 +30,7 @@ use crate::{
     Context,
     board::Board,
     logs::{self, Origin},
+    ports,
 };
 
 /// How this daemon calls itself.
@@ -70,6 +71,7 @@ impl Guest {
     ) -> Self {
         let (tell, inside) = watch::channel(Inside::default());
         let mut tasks = JoinSet::new();
+        tasks.spawn(ports::follow(shim.clone(), Arc::clone(context)));
         tasks.spawn(follow_logs(shim.clone(), machine, Arc::clone(context)));
         tasks.spawn(Looker { shim, board, power_on_ms, tell }.run());
         Self { inside, _tasks: tasks }

@@ -15,6 +15,7 @@ mod board;
 mod boot;
 mod config;
 pub mod docker_context;
+mod engine;
 mod exec;
 mod guest;
 mod holdings;
@@ -23,6 +24,7 @@ mod image;
 mod logs;
 mod owner;
 mod policy;
+mod ports;
 mod setup;
 
 use std::{
@@ -84,6 +86,8 @@ struct Context {
     paths: Paths,
     exe: PathBuf,
     logs: Arc<logs::LogStore>,
+    /// Published ports of the machine that runs; written by [`ports`] alone.
+    ports: watch::Sender<Vec<slipway_api::Port>>,
 }
 
 /// Is the daemon of a profile until it is told to end, by signal or by its API. The machine goes on.
@@ -123,7 +127,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     // Ours to remove: the lock says that nobody else lives here.
     let _ = std::fs::remove_file(&api_path);
     let relay = Relay::listen(&paths.docker_sock())?;
-    let context = Arc::new(Context { paths, exe: options.exe, logs });
+    let context = Arc::new(Context { paths, exe: options.exe, logs, ports: watch::Sender::default() });
     let (gate, gate_seen) = watch::channel(Gate::Wait);
     let tasks = TaskTracker::new();
     let owner = owner::spawn(Arc::clone(&context), gate, stop.clone(), &tasks);

@@ -356,6 +356,7 @@ impl Task {
     fn gone(&mut self, event: Event) {
         self.live = None;
         self.tell_shim.send_replace(None);
+        self.context.ports.send_replace(Vec::new());
         self.board.change(|status| {
             status.machine = None;
             status.engine = None;

@@ -13,6 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
+use slipway_relay::ports::{PortSpec, PublishedPort};
 use slipway_vm::ExitReason;
 use slipway_vsock::{ConnectError, GuestStream, Transport};
 use tokio::{
@@ -22,7 +23,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::wire::{Answer, Call, Failure, FailureKind, PacketSocket, Reply, Request, Status};
+use crate::wire::{Answer, Call, Failure, FailureKind, PacketSocket, PortFailure, Reply, Request, Status};
 
 /// How long a shim may take to answer; beyond its own deadline for the guest, which is 5 s.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -45,6 +46,9 @@ pub enum ShimClientError {
     /// The shim lives and does not answer.
     #[error("the shim did not answer in {} s", PATIENCE.as_secs())]
     Silent,
+    /// The host does not listen on that port.
+    #[error("{}", .0.message)]
+    NotPublished(PortFailure),
     /// The shim says no.
     #[error("{}", .0.message)]
     Failed(Failure),
@@ -124,6 +128,37 @@ impl ShimClient {
     /// See [`ShimClientError`].
     pub async fn resume(&self) -> Result<(), ShimClientError> {
         self.act(Call::Resume).await
+    }
+
+    /// Listens on a port of the host; the same again is fine.
+    ///
+    /// # Errors
+    /// [`ShimClientError::NotPublished`] says why not; see [`ShimClientError`].
+    pub async fn publish(&self, port: PortSpec) -> Result<(), ShimClientError> {
+        match self.ask(Call::Publish(port), None).await? {
+            (Answer::Done, _) => Ok(()),
+            (Answer::NotPublished(failure), _) => Err(ShimClientError::NotPublished(failure)),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Listens on a port no more; when this returns, the port is free.
+    ///
+    /// # Errors
+    /// See [`ShimClientError`].
+    pub async fn withdraw(&self, port: u64) -> Result<(), ShimClientError> {
+        self.act(Call::Withdraw { port }).await
+    }
+
+    /// The ports of the host that are listened on.
+    ///
+    /// # Errors
+    /// See [`ShimClientError`].
+    pub async fn ports(&self) -> Result<Vec<PublishedPort>, ShimClientError> {
+        match self.ask(Call::Ports, None).await? {
+            (Answer::Ports { ports }, _) => Ok(ports),
+            (other, _) => Err(unexpected(&other)),
+        }
     }
 
     /// Ends the machine; [`life`](Self::life) says when it is done.

@@ -22,12 +22,15 @@ use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use slipway_protocol::ports::GuestPort;
+use slipway_relay::ports::{BindError, PortSpec, Publisher};
 use slipway_vm::{Driver, DriverError, ExitReason, Machine, MachineSpec};
 use slipway_vsock::{ConnectError, Transport};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::wire::{Answer, Call, Failure, FailureKind, PacketSocket, Reply, Request, Status, VERSION};
+use crate::wire::{
+    Answer, Call, Failure, FailureKind, PacketSocket, PortFailure, Reply, Request, Status, VERSION,
+};
 
 /// Bytes of the console that travel with a status.
 const CONSOLE_IN_STATUS: usize = 16 * 1024;
@@ -140,10 +143,13 @@ pub async fn run(
     let (ended, end) = watch::channel(None);
     let tasks = TaskTracker::new();
     let serving = CancellationToken::new();
-    tasks.spawn(accept(listener, machine.transport(), acts, end, tasks.clone(), serving.clone()));
+    let ports = Arc::new(Publisher::new(machine.transport()));
+    let daemon = Daemon { transport: machine.transport(), acts, ports: Arc::clone(&ports) };
+    tasks.spawn(accept(listener, daemon, end, tasks.clone(), serving.clone()));
 
     let reason = own(&mut *machine, act, stop).await;
     tracing::info!(?reason, "the machine ended");
+    ports.close().await;
     let written = write_exit(&config.exit_file, &reason);
     // Daemons get the news on their connections before those close.
     ended.send_replace(Some(reason.clone()));
@@ -217,22 +223,20 @@ async fn own(
 
 async fn accept(
     listener: PacketSocket,
-    transport: Arc<dyn Transport>,
-    acts: mpsc::Sender<Act>,
+    daemon: Daemon,
     end: watch::Receiver<Option<ExitReason>>,
     tasks: TaskTracker,
     serving: CancellationToken,
 ) {
     loop {
-        let daemon = tokio::select! {
+        let connected = tokio::select! {
             accepted = listener.accept() => accepted,
             () = serving.cancelled() => return,
         };
-        match daemon {
+        match connected {
             Ok(socket) => {
-                let daemon =
-                    Daemon { socket: Arc::new(socket), transport: transport.clone(), acts: acts.clone() };
-                tasks.spawn(daemon.serve(end.clone(), tasks.clone()));
+                let connected = Connected { socket: Arc::new(socket), daemon: daemon.clone() };
+                tasks.spawn(connected.serve(end.clone(), tasks.clone()));
             }
             Err(error) => {
                 // Out of descriptors, most likely: give the open ones time to close.
@@ -243,15 +247,22 @@ async fn accept(
     }
 }
 
-/// One connected daemon.
+/// What every daemon acts on.
 #[derive(Clone)]
 struct Daemon {
-    socket: Arc<PacketSocket>,
     transport: Arc<dyn Transport>,
     acts: mpsc::Sender<Act>,
+    ports: Arc<Publisher>,
 }
 
-impl Daemon {
+/// One connected daemon.
+#[derive(Clone)]
+struct Connected {
+    socket: Arc<PacketSocket>,
+    daemon: Daemon,
+}
+
+impl Connected {
     async fn serve(self, mut end: watch::Receiver<Option<ExitReason>>, tasks: TaskTracker) {
         loop {
             tokio::select! {
@@ -284,7 +295,7 @@ impl Daemon {
     async fn answer(&self, request: Request, fd: Option<OwnedFd>) {
         let (answer, back) = match (request.call, fd) {
             (Call::Splice { port, head }, Some(fd)) => {
-                match self.transport.splice(GuestPort(port), fd, Bytes::from(head)).await {
+                match self.daemon.transport.splice(GuestPort(port), fd, Bytes::from(head)).await {
                     Ok(()) => (Answer::Done, None),
                     Err((error, fd)) => (Answer::Failed(failure(&error)), Some(fd)),
                 }
@@ -293,15 +304,38 @@ impl Daemon {
                 let message = "a splice needs a socket".to_owned();
                 (Answer::Failed(Failure { kind: FailureKind::Invalid, message }), None)
             }
+            (Call::Publish(port), _) => (self.publish(port).await, None),
+            (Call::Withdraw { port }, _) => {
+                self.daemon.ports.withdraw(port).await;
+                (Answer::Done, None)
+            }
+            (Call::Ports, _) => (Answer::Ports { ports: self.daemon.ports.list() }, None),
             (Call::Status, _) => (self.act(Act::Status, Answer::Status).await, None),
             (Call::Pause, _) => (self.act(Act::Pause, done).await, None),
             (Call::Resume, _) => (self.act(Act::Resume, done).await, None),
             (Call::Kill { grace_ms }, _) => {
-                let sent = self.acts.send(Act::Kill(Duration::from_millis(grace_ms))).await;
+                let sent = self.daemon.acts.send(Act::Kill(Duration::from_millis(grace_ms))).await;
                 (sent.map_or_else(|_| gone(), |()| Answer::Done), None)
             }
         };
         self.say(request.id, answer, back).await;
+    }
+
+    async fn publish(&self, port: PortSpec) -> Answer {
+        let (ports, runtime) = (Arc::clone(&self.daemon.ports), tokio::runtime::Handle::current());
+        // Looking for the holder of a taken port reads all of /proc.
+        let published = tokio::task::spawn_blocking(move || {
+            let _inside = runtime.enter();
+            ports.publish(port)
+        });
+        match published.await {
+            Ok(Ok(())) => Answer::Done,
+            Ok(Err(error)) => not_published(&error),
+            Err(error) => Answer::Failed(Failure {
+                kind: FailureKind::Other,
+                message: format!("a task failed: {error}"),
+            }),
+        }
     }
 
     async fn act<T>(
@@ -310,7 +344,7 @@ impl Daemon {
         into: impl FnOnce(T) -> Answer,
     ) -> Answer {
         let (reply, answer) = oneshot::channel();
-        if self.acts.send(act(reply)).await.is_err() {
+        if self.daemon.acts.send(act(reply)).await.is_err() {
             return gone();
         }
         answer.await.map_or_else(|_| gone(), into)
@@ -334,6 +368,14 @@ fn done(result: Result<(), DriverError>) -> Answer {
         Ok(()) => Answer::Done,
         Err(e) => Answer::Failed(Failure { kind: FailureKind::Other, message: chain(&e) }),
     }
+}
+
+fn not_published(error: &BindError) -> Answer {
+    Answer::NotPublished(PortFailure {
+        code: error.code().to_owned(),
+        message: error.to_string(),
+        hint: error.hint(),
+    })
 }
 
 fn gone() -> Answer {

@@ -14,11 +14,14 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use slipway_relay::ports::{PortSpec, PublishedPort};
 use slipway_vm::{Capabilities, ExitReason};
 use tokio::net::UnixStream;
 
 /// Version of these messages; the shim may be older than the daemon that adopts it.
-pub const VERSION: u32 = 1;
+///
+/// 2: published ports.
+pub const VERSION: u32 = 2;
 /// Longest packet in bytes, and so the longest `head` of a splice (half of it, for its encoding).
 pub const MAX_PACKET: usize = 128 * 1024;
 
@@ -44,6 +47,15 @@ pub enum Call {
         /// Bytes that go to the guest first.
         head: Vec<u8>,
     },
+    /// Listen on a port of the host; the same again is fine.
+    Publish(PortSpec),
+    /// Listen on it no more. Answered when the port is free; one that is not published is.
+    Withdraw {
+        /// The port's id.
+        port: u64,
+    },
+    /// Which ports are listened on.
+    Ports,
     /// Stop the virtual CPUs.
     Pause,
     /// Let them run again.
@@ -72,6 +84,13 @@ pub enum Answer {
     Done,
     /// The state of the machine.
     Status(Status),
+    /// Published ports.
+    Ports {
+        /// All of them.
+        ports: Vec<PublishedPort>,
+    },
+    /// The port is not listened on.
+    NotPublished(PortFailure),
     /// Not done. After a splice the socket comes back with this packet.
     Failed(Failure),
     /// The machine ended; the last message.
@@ -100,6 +119,17 @@ pub struct Failure {
     pub kind: FailureKind,
     /// For a person.
     pub message: String,
+}
+
+/// Why a port is not listened on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortFailure {
+    /// Stable, for machines: `port-in-use`.
+    pub code: String,
+    /// For whoever ran `docker run`.
+    pub message: String,
+    /// What to do, if there is something.
+    pub hint: Option<String>,
 }
 
 /// Kinds of failure that the daemon tells apart.

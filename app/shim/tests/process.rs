@@ -3,9 +3,10 @@
 use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use slipway_protocol::ports::ENGINE;
+use slipway_protocol::ports::{ENGINE, FORWARD};
+use slipway_relay::ports::{PortSpec, Protocol};
 use slipway_shim::{
-    client::{Life, ShimClient},
+    client::{Life, ShimClient, ShimClientError},
     server::{ShimConfig, ShimError, run},
     spawn,
 };
@@ -180,4 +181,39 @@ async fn nonsense_on_the_socket_hurts_nobody() {
     let reply: Option<(slipway_shim::wire::Reply, _)> = rude.receive().await.expect("an answer");
     assert_eq!(reply.expect("an answer").0.id, 0);
     daemon.status().await.expect("the others are served");
+}
+
+#[tokio::test]
+async fn a_published_port_outlives_its_daemon_and_ends_with_the_machine() {
+    let shim = Shim::start();
+    let mut forwarded = shim.guest.serve(FORWARD);
+    let host = std::net::TcpListener::bind("127.0.0.1:0").expect("free").local_addr().expect("address");
+    let port = |id| PortSpec {
+        id,
+        protocol: Protocol::Tcp,
+        host,
+        target: "172.17.0.2:80".parse().expect("address"),
+    };
+    let daemon = shim.client().await;
+    daemon.publish(port(1)).await.expect("published");
+    drop(daemon);
+    let _client = tokio::net::TcpStream::connect(host).await.expect("the shim listens");
+    let _container = forwarded.recv().await.expect("a stream");
+    let next = shim.client().await;
+    let ports = next.ports().await.expect("listed");
+    assert_eq!(ports.iter().map(|p| &p.spec).collect::<Vec<_>>(), [&port(1)]);
+    match next.publish(port(2)).await {
+        Err(ShimClientError::NotPublished(failure)) => {
+            assert_eq!(failure.code, "port-in-use");
+            assert!(failure.message.contains("in use on this computer by"), "{}", failure.message);
+        }
+        other => panic!("taken, and not {other:?}"),
+    }
+    next.withdraw(1).await.expect("withdrawn");
+    next.withdraw(1).await.expect("which it is");
+    next.publish(port(2)).await.expect("free at once");
+    next.kill(Duration::from_secs(1)).await.expect("ends");
+    ended(&next).await;
+    shim.task.await.expect("joins").expect("a clean end");
+    std::net::TcpListener::bind(host).expect("nothing listens any more");
 }

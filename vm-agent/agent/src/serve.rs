@@ -208,7 +208,9 @@ pub async fn dial(mut stream: impl Stream) -> Result<(), ServeError> {
     let reached = match dial.target {
         Some(Target::UnixPath(path)) => reach(UnixStream::connect(path)).await.map(Reached::Unix),
         Some(Target::Tcp(address)) => reach(TcpStream::connect(address)).await.map(Reached::Tcp),
-        Some(Target::Udp(_)) | None => Err(io::Error::new(io::ErrorKind::Unsupported, "this agent does not know the target")),
+        Some(Target::Udp(_)) | None => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "this agent does not know the target"))
+        }
     };
     let mut target = match reached {
         Ok(target) => target,

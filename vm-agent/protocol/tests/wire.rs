@@ -74,7 +74,10 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
             v1::Dial { target: Some(v1::dial::Target::UnixPath("/run/docker.sock".into())) }.encode_to_vec(),
         ),
         ("dial-tcp", v1::Dial { target: Some(v1::dial::Target::Tcp("127.0.0.1:80".into())) }.encode_to_vec()),
-        ("dial-udp", v1::Dial { target: Some(v1::dial::Target::Udp("172.17.0.2:53".into())) }.encode_to_vec()),
+        (
+            "dial-udp",
+            v1::Dial { target: Some(v1::dial::Target::Udp("172.17.0.2:53".into())) }.encode_to_vec(),
+        ),
         ("dial-reply", v1::DialReply { failure: Some(failure.clone()) }.encode_to_vec()),
         (
             "exec",
@@ -104,6 +107,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
                 host_port: 8080,
                 target: "172.17.0.2:80".into(),
                 origin: v1::PortOrigin::Listening.into(),
+                container: "4f66".into(),
             })),
         ),
         ("ask-release", ask(v1::ports_ask::Ask::Release(v1::PortRelease { id: 7 }))),

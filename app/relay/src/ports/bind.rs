@@ -100,7 +100,9 @@ fn socket(host: SocketAddr, protocol: Protocol) -> Result<Option<std::os::fd::Ow
     match open(host, protocol) {
         Ok(socket) => Ok(Some(socket)),
         // Docker publishes on both families unless told otherwise, and a host may have just one.
-        Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if host.is_ipv6() && host.ip().is_unspecified() => Ok(None),
+        Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if host.is_ipv6() && host.ip().is_unspecified() => {
+            Ok(None)
+        }
         Err(Errno::ADDRINUSE) => Err(BindError::InUse { host, holder: holder(host, protocol) }),
         Err(Errno::ACCESS) => Err(BindError::Denied { host }),
         Err(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT) => Err(BindError::NoAddress { host }),

@@ -18,15 +18,20 @@ pub(super) fn find(host: SocketAddr, protocol: Protocol) -> Option<Holder> {
         Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
     };
     let texts = tables.map(|table| fs::read_to_string(table).unwrap_or_default());
-    let inodes: Vec<&str> =
-        texts.iter().flat_map(|text| text.lines().skip(1)).filter_map(|line| inode(line, host, protocol)).collect();
+    let inodes: Vec<&str> = texts
+        .iter()
+        .flat_map(|text| text.lines().skip(1))
+        .filter_map(|line| inode(line, host, protocol))
+        .collect();
     if inodes.is_empty() {
         return None;
     }
     let links: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     let processes = fs::read_dir("/proc").ok()?;
     for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         if holds(&process.path().join("fd"), &links) {
             let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
             return Some(Holder { name: name.trim().to_owned(), pid });
@@ -103,13 +108,19 @@ mod tests {
         }
         let other = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 2).into(), port);
         assert_eq!(find(other, Protocol::Tcp), None, "another address is free");
-        assert_eq!(find(listener.local_addr().expect("address"), Protocol::Udp), None, "another protocol, too");
+        assert_eq!(
+            find(listener.local_addr().expect("address"), Protocol::Udp),
+            None,
+            "another protocol, too"
+        );
     }
 
     #[test]
     fn lines_of_any_shape_are_survived() {
         let host = SocketAddr::from(([127, 0, 0, 1], 80));
-        for line in ["", "0: x", "0: 0100007F:0050", "0: :: 0A", "0: 0100007:0050 0:0 0A", "a b c d e f g h i j"] {
+        for line in
+            ["", "0: x", "0: 0100007F:0050", "0: :: 0A", "0: 0100007:0050 0:0 0A", "a b c d e f g h i j"]
+        {
             assert_eq!(inode(line, host, Protocol::Tcp), None, "{line}");
         }
         let line = "   0: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 777 1";

@@ -57,7 +57,10 @@ async fn a_connection_is_led_to_its_target_with_nothing_added_or_lost() {
         drop(container);
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.expect("reads");
-        assert_eq!((question.as_slice(), answer.as_slice()), (&b"question"[..], &b"answer after the end"[..]));
+        assert_eq!(
+            (question.as_slice(), answer.as_slice()),
+            (&b"question"[..], &b"answer after the end"[..])
+        );
     }
     assert_eq!(publisher.list().len(), 2);
 }
@@ -70,7 +73,10 @@ async fn a_connection_that_the_guest_does_not_take_is_reset_and_later_ones_are_s
     publisher.publish(spec(1, Protocol::Tcp, host)).expect("listens");
     guest.inject(FORWARD, Fault::Refuse(3));
     let _client = TcpStream::connect(host).await.expect("connects");
-    assert!(timeout(SOON, forwarded.recv()).await.expect("tried again").is_some(), "a short backlog is waited for");
+    assert!(
+        timeout(SOON, forwarded.recv()).await.expect("tried again").is_some(),
+        "a short backlog is waited for"
+    );
     guest.inject(FORWARD, Fault::Refuse(10_000));
     let mut client = TcpStream::connect(host).await.expect("connects");
     let answer = timeout(SOON, client.read(&mut [0])).await.expect("in time");

@@ -231,7 +231,8 @@ async fn carry(
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(Client, usize)> {
     let mut space = nix::cmsg_space!(libc::in6_pktinfo);
     let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
+    let message =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
     let peer = message.address.and_then(|address| {
         let v4 = address.as_sockaddr_in().map(|a| SocketAddr::from(std::net::SocketAddrV4::from(*a)));
         v4.or_else(|| address.as_sockaddr_in6().map(|a| SocketAddr::from(std::net::SocketAddrV6::from(*a))))
@@ -256,12 +257,17 @@ fn send(socket: &UdpSocket, client: Client, payload: &[u8]) -> io::Result<()> {
     match client.asked {
         Some(IpAddr::V4(from)) => {
             let from = libc::in_addr { s_addr: u32::from(from).to_be() };
-            let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: from, ipi_addr: libc::in_addr { s_addr: 0 } };
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: from,
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
             say(&[ControlMessage::Ipv4PacketInfo(&info)])?
         }
         Some(IpAddr::V6(from)) => {
             // The interface stays open: link-local peers name it in their own address.
-            let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: from.octets() }, ipi6_ifindex: 0 };
+            let info =
+                libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: from.octets() }, ipi6_ifindex: 0 };
             say(&[ControlMessage::Ipv6PacketInfo(&info)])?
         }
         None => say(&[])?,
@@ -283,7 +289,11 @@ mod tests {
         let (flow, _) = flows.of(client(1), start);
         assert!(flows.idle(start + Duration::from_secs(60)).is_empty());
         assert_eq!(flows.of(client(1), start + Duration::from_secs(60)), (flow, None), "used again");
-        assert_eq!(flows.client(flow, start + Duration::from_secs(120)), Some(client(1)), "an answer uses it, too");
+        assert_eq!(
+            flows.client(flow, start + Duration::from_secs(120)),
+            Some(client(1)),
+            "an answer uses it, too"
+        );
         assert!(flows.idle(start + Duration::from_secs(180)).is_empty());
         assert_eq!(flows.idle(start + Duration::from_secs(300)), [flow]);
         assert_eq!(flows.client(flow, start), None);

@@ -69,7 +69,9 @@ impl<K: Clone + Eq + Hash + Send + 'static> Flows<K> {
         touch(&flow.used);
         match flow.socket.send(payload).await {
             // The refusal belongs to an earlier datagram, and took the place of this one's sending.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => flow.socket.send(payload).await.map(drop),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                flow.socket.send(payload).await.map(drop)
+            }
             other => other.map(drop),
         }
     }
@@ -81,7 +83,8 @@ impl<K: Clone + Eq + Hash + Send + 'static> Flows<K> {
 
     async fn open(&mut self, from: K) -> io::Result<Flow> {
         if self.flows.len() >= MOST
-            && let Some(oldest) = self.flows.iter().min_by_key(|(_, flow)| flow.used()).map(|(k, _)| k.clone())
+            && let Some(oldest) =
+                self.flows.iter().min_by_key(|(_, flow)| flow.used()).map(|(k, _)| k.clone())
         {
             self.flows.remove(&oldest);
         }
@@ -128,9 +131,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Flows<K> {
     /// Forgets the flows that were idle too long, for ever; to be polled beside `send`. Cancel-safe.
     pub(super) fn next_sweep(&self) -> impl Future<Output = ()> + use<K> {
         let (at, any) = (self.swept + IDLE / 8 + Duration::from_millis(1), !self.flows.is_empty());
-        async move {
-            if any { sleep_until(at).await } else { std::future::pending().await }
-        }
+        async move { if any { sleep_until(at).await } else { std::future::pending().await } }
     }
 
     /// To be called when [`next_sweep`](Self::next_sweep) resolved.

@@ -107,7 +107,8 @@ impl Ports {
     /// Asks for a port, which is held until the claim is dropped or released. Waits for a stale holder of the same port.
     pub(crate) async fn claim(&self, mut bind: v1::PortBind) -> Claim {
         let same = |other: &v1::PortBind| {
-            (other.protocol, &other.host_ip, other.host_port) == (bind.protocol, &bind.host_ip, bind.host_port)
+            (other.protocol, &other.host_ip, other.host_port)
+                == (bind.protocol, &bind.host_ip, bind.host_port)
         };
         let older = self.table().entries.values().find(|e| same(&e.bind)).map(|e| e.answer.subscribe());
         if let Some(mut older) = older {
@@ -129,7 +130,9 @@ impl Ports {
     pub(crate) fn holds(&self, protocol: v1::PortProtocol, port: u16) -> bool {
         let published = v1::PortOrigin::Published;
         self.table().entries.values().any(|e| {
-            e.bind.protocol() == protocol && e.bind.host_port == u32::from(port) && e.bind.origin() == published
+            e.bind.protocol() == protocol
+                && e.bind.host_port == u32::from(port)
+                && e.bind.origin() == published
         })
     }
 

@@ -106,6 +106,7 @@ impl Wish {
             host_port: self.host.port().into(),
             target: self.container.to_string(),
             origin: v1::PortOrigin::Published.into(),
+            container: String::new(),
         }
     }
 }
@@ -138,7 +139,8 @@ fn refuse(status: &mut File, why: &str) -> ExitCode {
 
 async fn stand_in(wish: Wish, agent: &Path, mut status: File) -> Result<(), (File, String)> {
     // Signals first: dockerd may end us before we have begun.
-    let signals = signal(SignalKind::interrupt()).and_then(|i| signal(SignalKind::terminate()).map(|t| (i, t)));
+    let signals =
+        signal(SignalKind::interrupt()).and_then(|i| signal(SignalKind::terminate()).map(|t| (i, t)));
     let (mut interrupt, mut terminate) = match signals {
         Ok(signals) => signals,
         Err(error) => return Err((status, format!("failed to listen for signals: {error}"))),
@@ -279,7 +281,9 @@ mod tests {
 
     #[test]
     fn a_line_without_addresses_is_refused_and_never_panics() {
-        for line in ["", "-proto", "-proto quic", "-host-ip x", "-host-port 99999 -host-ip ::1", "-host-ip ::1"] {
+        for line in
+            ["", "-proto", "-proto quic", "-host-ip x", "-host-port 99999 -host-ip ::1", "-host-ip ::1"]
+        {
             assert!(Wish::parse(&words(line)).is_err(), "{line}");
         }
     }

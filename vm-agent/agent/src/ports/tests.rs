@@ -13,6 +13,7 @@ fn bind(port: u32) -> v1::PortBind {
         host_port: port,
         target: "172.17.0.2:80".into(),
         origin: v1::PortOrigin::Published.into(),
+        container: String::new(),
     }
 }
 
@@ -82,7 +83,11 @@ async fn a_host_that_comes_later_is_told_what_is_held_and_answers_who_waits() {
     // A second daemon takes over; the first one's stream ends.
     let mut second = Host::connect(&ports).await;
     assert_eq!(second.asked_bind().await.id, asked.id, "the same port keeps its id");
-    timeout(Duration::from_secs(5), host.serving).await.expect("in time").expect("joins").expect("a clean end");
+    timeout(Duration::from_secs(5), host.serving)
+        .await
+        .expect("in time")
+        .expect("joins")
+        .expect("a clean end");
 }
 
 #[tokio::test]
@@ -164,7 +169,10 @@ async fn a_forwarded_connection_reaches_its_target_and_keeps_half_closes() {
     host.shutdown().await.expect("half-close");
     let mut answer = Vec::new();
     host.read_to_end(&mut answer).await.expect("reads");
-    assert_eq!((answer.as_slice(), container.await.expect("joins").as_slice()), (&b"answer after the end"[..], &b"question"[..]));
+    assert_eq!(
+        (answer.as_slice(), container.await.expect("joins").as_slice()),
+        (&b"answer after the end"[..], &b"question"[..])
+    );
     serving.await.expect("joins").expect("a clean end");
 }
 
