@@ -126,16 +126,6 @@ impl Ports {
         Claim { ports: self.clone(), id, answered }
     }
 
-    /// Whether somebody published that port of the guest already.
-    pub(crate) fn holds(&self, protocol: v1::PortProtocol, port: u16) -> bool {
-        let published = v1::PortOrigin::Published;
-        self.table().entries.values().any(|e| {
-            e.bind.protocol() == protocol
-                && e.bind.host_port == u32::from(port)
-                && e.bind.origin() == published
-        })
-    }
-
     fn answered(&self, answer: v1::PortsAnswer) {
         let mut table = self.table();
         let Some(entry) = table.entries.get(&answer.id) else { return };

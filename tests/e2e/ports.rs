@@ -1,0 +1,174 @@
+//! Published ports: what `docker run -p` says is listened on, on this host, as long as the container runs.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use slipway_test_harness::Home;
+
+use crate::Shared;
+
+pub(crate) const TESTS: &[Shared] = &[
+    ("ports_tcp_follows_its_container", tcp),
+    ("ports_udp_carries_there_and_back", udp),
+    ("ports_half_close_and_bulk_there_and_back", bulk),
+    ("ports_taken_is_refused_with_the_culprit", taken),
+    ("ports_survive_a_killed_daemon", daemon_killed),
+];
+
+const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A port that nobody has at this moment.
+fn free() -> u16 {
+    let listener = TcpListener::bind((LOOPBACK, 0)).expect("bound");
+    listener.local_addr().expect("an address").port()
+}
+
+fn connect(port: u16) -> Option<TcpStream> {
+    let stream = TcpStream::connect((LOOPBACK, port)).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    Some(stream)
+}
+
+/// The answer to a request for `/`; empty when there is none.
+fn page(port: u16) -> String {
+    let mut text = String::new();
+    if let Some(mut stream) = connect(port) {
+        let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        // What came until it broke is the answer.
+        let _ = asked.and_then(|()| stream.read_to_string(&mut text));
+    }
+    text
+}
+
+fn listed(home: &Home, port: u16) -> Option<serde_json::Value> {
+    let ran = home.slipway(["port", "ls", "--json"]).run().ok();
+    let ports: Vec<serde_json::Value> = serde_json::from_slice(&ran.out).expect("JSON");
+    ports.into_iter().find(|p| p["host_port"] == port && p["host_ip"] == "127.0.0.1")
+}
+
+fn nobody_listens(home: &Home, port: u16) {
+    home.wait_for("nobody listens", PATIENCE, |_| connect(port).is_none());
+    assert_eq!(listed(home, port), None);
+}
+
+fn tcp(home: &Home) {
+    let port = free();
+    let publish = format!("127.0.0.1:{port}:80");
+    home.docker(["run", "-d", "--name", "web", "-p", &publish, "slipway/welcome"]).run().ok();
+    home.wait_for("the page is there", PATIENCE, |_| page(port).contains("200 OK"));
+    home.wait_for("the port has its container's name", PATIENCE, |home| {
+        listed(home, port).is_some_and(|p| p["container"]["name"] == "web" && p["state"] == "listening")
+    });
+    let table = home.slipway(["port", "ls"]).run().ok().text();
+    assert!(table.contains("web") && table.contains(&format!("127.0.0.1:{port}")), "{table}");
+    let asked = home.docker(["port", "web", "80/tcp"]).run().ok().text();
+    assert_eq!(asked, format!("127.0.0.1:{port}"));
+    home.docker(["stop", "-t", "1", "web"]).run().ok();
+    nobody_listens(home, port);
+    home.docker(["start", "web"]).run().ok();
+    home.wait_for("the page is there again", PATIENCE, |_| page(port).contains("200 OK"));
+    home.docker(["rm", "-f", "web"]).run().ok();
+    nobody_listens(home, port);
+}
+
+fn udp(home: &Home) {
+    let port = free();
+    let publish = format!("127.0.0.1:{port}:5300/udp");
+    let guest =
+        std::env::var_os("SLIPWAY_TEST_GUEST").expect("`tests/run` builds it and sets SLIPWAY_TEST_GUEST");
+    let server = Path::new(&guest).with_file_name("slipway-test-udp-echo");
+    home.docker(["create", "--name", "echo", "-p", &publish, "box", "/bin/echoes", "5300"]).run().ok();
+    home.docker(["cp"]).arg(server).arg("echo:/bin/echoes").run().ok();
+    home.docker(["start", "echo"]).run().ok();
+    let socket = UdpSocket::bind((LOOPBACK, 0)).expect("bound");
+    socket.connect((LOOPBACK, port)).expect("connected");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("set");
+    let deadline = Instant::now() + PATIENCE;
+    let mut answer = [0; 100];
+    // Datagrams may be lost while the server starts, as anywhere.
+    let length = loop {
+        assert!(Instant::now() < deadline, "no answer");
+        socket.send(b"is anybody there?").or_else(refused).expect("sent");
+        match socket.recv(&mut answer) {
+            Ok(length) => break length,
+            Err(error) => refused(error).map(drop).or_else(too_slow).expect("received"),
+        }
+    };
+    assert_eq!(&answer[..length], b"is anybody there?");
+    home.docker(["rm", "-f", "echo"]).run().ok();
+    assert_eq!(listed(home, port), None);
+}
+
+/// Nobody listened to an earlier datagram.
+fn refused(error: std::io::Error) -> std::io::Result<usize> {
+    if error.kind() == ErrorKind::ConnectionRefused { Ok(0) } else { Err(error) }
+}
+
+fn too_slow(error: std::io::Error) -> std::io::Result<()> {
+    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) { Ok(()) } else { Err(error) }
+}
+
+/// The server speaks only when its input has ended.
+fn bulk(home: &Home) {
+    let port = free();
+    let publish = format!("127.0.0.1:{port}:7");
+    let script = "while true; do nc -l -p 7 -e sh -c 'cat > /tmp/in; cat /tmp/in'; done";
+    home.docker(["run", "-d", "--name", "late", "-p", &publish, "box", "sh", "-c", script]).run().ok();
+    let sent: Vec<u8> = (0..20_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let deadline = Instant::now() + Duration::from_secs(100);
+    loop {
+        let mut stream = connect(port).expect("published");
+        let mut got = Vec::new();
+        let wrote = stream.write_all(&sent).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
+        // Refused inside while the server is not there yet: the connection ends without a byte.
+        let read = wrote.and_then(|()| stream.read_to_end(&mut got));
+        if read.is_ok() && !got.is_empty() {
+            assert_eq!(got.len(), sent.len());
+            assert!(got == sent, "the same bytes");
+            break;
+        }
+        assert!(Instant::now() < deadline, "never served");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    home.docker(["rm", "-f", "late"]).run().ok();
+}
+
+fn taken(home: &Home) {
+    let holder = TcpListener::bind((LOOPBACK, 0)).expect("bound");
+    let port = holder.local_addr().expect("an address").port();
+    let (ours, also) = (format!("127.0.0.1:{port}:80"), free());
+    let other = format!("127.0.0.1:{also}:81");
+    let ran =
+        home.docker(["run", "-d", "--name", "late", "-p", &other, "-p", &ours, "slipway/welcome"]).run();
+    assert_ne!(ran.code, 0, "{ran}");
+    assert!(ran.err.contains(&port.to_string()) && ran.err.contains("in use"), "{ran}");
+    assert!(ran.err.contains(&format!("{}", std::process::id())), "names who has it: {ran}");
+    let state = home.docker(["inspect", "-f", "{{.State.Running}}", "late"]).run().ok().text();
+    assert_eq!(state, "false");
+    nobody_listens(home, also);
+    drop(holder);
+    home.docker(["start", "late"]).run().ok();
+    home.wait_for("it is served now", PATIENCE, |_| page(port).contains("200 OK"));
+    home.docker(["rm", "-f", "late"]).run().ok();
+}
+
+fn daemon_killed(home: &Home) {
+    let port = free();
+    let publish = format!("127.0.0.1:{port}:80");
+    home.docker(["run", "-d", "--name", "steady", "-p", &publish, "slipway/welcome"]).run().ok();
+    home.wait_for("the page is there", PATIENCE, |_| page(port).contains("200 OK"));
+    let daemon = home.daemon_pid().expect("it runs");
+    slipway_test_harness::kill(daemon, "KILL");
+    home.wait_for("a new daemon has the machine", PATIENCE, |home| {
+        home.slipway(["status"]).run().code == 0 && home.daemon_pid().is_some_and(|pid| pid != daemon)
+    });
+    home.wait_for("the port is back", PATIENCE, |_| page(port).contains("200 OK"));
+    home.wait_for("and listed", PATIENCE, |home| listed(home, port).is_some());
+    home.docker(["rm", "-f", "steady"]).run().ok();
+    nobody_listens(home, port);
+}
