@@ -46,6 +46,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-tests", &[]),
     ("slipway-test-guest", &[]),
     ("slipway-test-harness", &[]),
+    ("slipway-bench", &["slipway-test-harness"]),
 ];
 
 fn arrows() -> BTreeMap<String, Vec<String>> {

@@ -1,0 +1,256 @@
+//! The two machines that are compared, as the same few acts.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use slipway_test_harness::{Built, Command, Home, kill};
+
+use crate::figures::Sample;
+
+/// How long a peer may take until its engine answers.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A machine with an engine.
+pub(crate) trait Side {
+    /// The engine's socket on this host.
+    fn socket(&self) -> PathBuf;
+    /// The same docker client for both.
+    fn client(&self) -> PathBuf;
+    /// CPU seconds that its processes have used on this host so far.
+    fn cpu_seconds(&self) -> f64;
+
+    fn docker(&self, args: &[&str]) -> Command {
+        let socket = format!("unix://{}", self.socket().display());
+        Command::new(self.client()).env("DOCKER_HOST", socket).args(args).within(PATIENCE)
+    }
+
+    fn version(&self) -> String {
+        let format =
+            "engine {{.Server.Version}}, kernel {{.Server.KernelVersion}}, client {{.Client.Version}}";
+        self.docker(&["version", "--format", format]).run().ok().text()
+    }
+
+    /// An image and a container to work with.
+    fn prepare(&self) {
+        let dir = std::env::temp_dir().join(format!("slipway-bench-{}", std::process::id()));
+        fs::create_dir_all(dir.join("bin")).expect("made");
+        for name in ["busybox", "sh", "cat", "head", "sleep", "true"] {
+            fs::copy("/bin/busybox", dir.join("bin").join(name)).expect("busybox-static is installed");
+        }
+        let tar = Command::new("tar").args(["-c", "-C"]).arg(&dir).arg(".").run().ok().out;
+        fs::remove_dir_all(&dir).expect("removed");
+        self.docker(&["import", "-", "bench"]).stdin(tar).run().ok();
+        self.docker(&["run", "-d", "--name", "bench", "bench", "sleep", "1000000"]).run().ok();
+        // What is loaded once is not what is compared.
+        run(self);
+    }
+}
+
+/// CPU seconds of processes and of what they have waited for; 0 for one that is gone.
+fn cpu_of(pids: &[u32]) -> f64 {
+    // Linux counts in hundredths of a second here, whatever its own clock does.
+    let ticks = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name may have spaces; nothing after its `)` does.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        fields.get(11..15)?.iter().map(|f| f.parse::<u64>().ok()).sum::<Option<u64>>()
+    };
+    pids.iter().filter_map(ticks).sum::<u64>() as f64 / 100.0
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Slipway in a home of its own.
+pub(crate) struct Ours {
+    home: Home,
+    client: PathBuf,
+}
+
+impl Ours {
+    /// As after an installation: nothing was started yet.
+    pub(crate) fn new(built: &Built) -> Self {
+        let home = Home::new(built);
+        // As much as the peer has.
+        home.slipway(["config", "set", "machine.memory", "3GiB"]).run().ok();
+        home.slipway(["config", "set", "machine.cpus", "2"]).run().ok();
+        Self { home, client: client(built) }
+    }
+
+    pub(crate) fn start(&self) -> Sample {
+        let began = Instant::now();
+        self.home.start();
+        self.docker(&["version"]).run().ok();
+        Sample { wall: began.elapsed(), cpu: self.cpu_seconds() }
+    }
+
+    /// Name, start and end of each phase.
+    pub(crate) fn phases(&self) -> String {
+        let status = self.home.status();
+        let phases = status["phases"].as_array().cloned().unwrap_or_default();
+        let seconds =
+            |ms: &serde_json::Value| ms.as_f64().map_or("-".into(), |ms| format!("{:.1}", ms / 1000.0));
+        phases
+            .iter()
+            .map(|p| {
+                let name = p["name"].as_str().unwrap_or_default();
+                format!("  {name:<24} {:>6} – {:>6}\n", seconds(&p["started_ms"]), seconds(&p["ended_ms"]))
+            })
+            .collect()
+    }
+}
+
+impl Side for Ours {
+    fn socket(&self) -> PathBuf {
+        self.home.docker_sock()
+    }
+
+    fn client(&self) -> PathBuf {
+        self.client.clone()
+    }
+
+    fn cpu_seconds(&self) -> f64 {
+        let machine = self.home.machine_pid();
+        let shim = machine.and_then(parent);
+        let pids: Vec<u32> = [machine, shim, self.home.daemon_pid()].into_iter().flatten().collect();
+        cpu_of(&pids)
+    }
+}
+
+/// The guest that Lima and Colima stand for, reached as they reach it: `ssh -L`.
+pub(crate) struct Peer {
+    dir: PathBuf,
+    up: PathBuf,
+    client: PathBuf,
+}
+
+impl Peer {
+    pub(crate) fn new(dir: &Path, up: &Path, built: &Built) -> Self {
+        Self { dir: dir.to_owned(), up: up.to_owned(), client: client(built) }
+    }
+
+    /// Boots a throw-away copy: its first start.
+    pub(crate) fn start(&self) -> Sample {
+        let began = Instant::now();
+        // QEMU 7.2's emulation dies at cmpxchg16b; the script leaves the machine running, its pipes too.
+        let up = format!(
+            "'{}' '{}' keep > '{}/up.log' 2>&1",
+            self.up.display(),
+            self.dir.display(),
+            self.dir.display()
+        );
+        Command::new("sh")
+            .args(["-c", &up])
+            .env("FRESH", "1")
+            .env("CPU", "max,-cx16")
+            .within(PATIENCE)
+            .run()
+            .ok();
+        self.docker(&["version"]).run().ok();
+        Sample { wall: began.elapsed(), cpu: self.cpu_seconds() }
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let machine =
+            fs::read_to_string(self.dir.join("qemu.pid")).ok().and_then(|pid| pid.trim().parse().ok());
+        let master = Command::new("ssh")
+            .args(["-O", "check", "-o"])
+            .arg(format!("ControlPath={}/cm", self.dir.display()))
+            .arg("dev@127.0.0.1")
+            .run();
+        // `Master running (pid=123)`
+        let ssh = master.err.split_once("pid=").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
+        [machine, ssh].into_iter().flatten().collect()
+    }
+}
+
+impl Side for Peer {
+    fn socket(&self) -> PathBuf {
+        self.dir.join("docker.sock")
+    }
+
+    fn client(&self) -> PathBuf {
+        self.client.clone()
+    }
+
+    fn cpu_seconds(&self) -> f64 {
+        cpu_of(&self.pids())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        for pid in self.pids() {
+            kill(pid, "TERM");
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+fn client(built: &Built) -> PathBuf {
+    built.image.join("host-tools/docker")
+}
+
+fn answer(stream: &mut UnixStream) {
+    let (mut answer, mut chunk) = (Vec::new(), [0; 4096]);
+    // `_ping` answers `OK` after its head.
+    while !answer.ends_with(b"\r\n\r\nOK") {
+        let length = stream.read(&mut chunk).expect("an answer");
+        assert!(length > 0, "the engine answers: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&chunk[..length]);
+    }
+}
+
+/// Asks `count` times, one after the other, on one connection or each on its own.
+pub(crate) fn pings(socket: &Path, count: usize, one: bool) -> Duration {
+    let connect = || {
+        let stream = UnixStream::connect(socket).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream
+    };
+    let mut kept = one.then(connect);
+    let began = Instant::now();
+    for _ in 0..count {
+        let mut fresh = None;
+        let stream = match &mut kept {
+            Some(stream) => stream,
+            None => fresh.insert(connect()),
+        };
+        stream.write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n").expect("asked");
+        answer(stream);
+    }
+    began.elapsed()
+}
+
+/// Streams through `docker exec -i`: `input` zero bytes in, whatever the script says out.
+pub(crate) fn bulk(side: &dyn Side, script: &str, input: usize) -> Duration {
+    let command = side.docker(&["exec", "-i", "bench", "sh", "-c", script]).stdin(vec![0; input]);
+    let began = Instant::now();
+    command.run().ok();
+    began.elapsed()
+}
+
+/// One container, from nothing to its end.
+pub(crate) fn run(side: &(impl Side + ?Sized)) -> Duration {
+    let began = Instant::now();
+    side.docker(&["run", "--rm", "--network", "none", "bench", "true"]).run().ok();
+    began.elapsed()
+}
+
+/// This host: processors, kernel, QEMU.
+pub(crate) fn host() -> String {
+    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let qemu = Command::new("qemu-system-x86_64").args(["--version"]).run().ok().text();
+    format!("{cpus} processors, Linux {}, {}", kernel.trim(), qemu.lines().next().unwrap_or_default())
+}
