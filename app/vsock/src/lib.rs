@@ -6,6 +6,8 @@
 
 pub mod af_vsock;
 pub mod copy;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod memory;
 mod splice;
 mod streams;
