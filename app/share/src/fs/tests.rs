@@ -1,0 +1,237 @@
+use std::{
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    sync::atomic::AtomicBool,
+};
+
+use virtiofsd::fuse::SetattrValid;
+
+use super::*;
+use crate::echo;
+
+/// Shares in this thread's own current folder, as the worker has them but for its confinement.
+fn shares() -> (Shares, File) {
+    sandbox::own_folder().expect("own folder");
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let proc_fd = rustix::fs::open("/proc/self/fd", flags, rustix::fs::Mode::empty()).expect("proc");
+    let (teller, heard) = echo::channel().expect("channel");
+    let shares = Shares::new(proc_fd.into(), teller, 10_000).expect("shares");
+    shares.init(FsOptions::empty()).expect("init");
+    (shares, heard)
+}
+
+fn tree(path: &Path) -> OwnedFd {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).expect("opens")
+}
+
+fn who(uid: u32) -> Context {
+    Context { uid: GuestUid::from(uid), gid: GuestGid::from(uid), pid: 1 }
+}
+
+fn name(text: &str) -> CString {
+    CString::new(text).expect("a name")
+}
+
+fn walk(shares: &Shares, path: &[&str]) -> io::Result<Entry> {
+    let mut at = ROOT_ID;
+    let mut entry = None;
+    for part in path {
+        let found = shares.lookup(who(0), at, &name(part))?;
+        at = found.inode;
+        entry = Some(found);
+    }
+    Ok(entry.expect("a path"))
+}
+
+#[test]
+fn exports_come_and_go_below_a_root_of_their_own() {
+    let (shares, _heard) = shares();
+    let dir = tempfile::tempdir().expect("folder");
+    std::fs::write(dir.path().join("a b"), "x").expect("writes");
+    assert_eq!(walk(&shares, &["one"]).err().and_then(|e| e.raw_os_error()), Some(libc::ENOENT));
+    shares.add("one", tree(dir.path()), None).expect("adds");
+    let file = walk(&shares, &["one", "a b"]).expect("there");
+    assert_eq!(file.attr.size, 1);
+    let root = walk(&shares, &["one"]).expect("there");
+    assert_ne!(root.attr.flags & ATTR_SUBMOUNT, 0, "a file system of its own to the guest");
+    shares.remove("one");
+    assert_eq!(shares.getattr(who(0), file.inode, None).err().and_then(|e| e.raw_os_error()), Some(libc::ESTALE));
+    assert_eq!(walk(&shares, &["one"]).err().and_then(|e| e.raw_os_error()), Some(libc::ENOENT));
+}
+
+#[test]
+fn no_name_leads_out_of_an_export() {
+    let (shares, _heard) = shares();
+    let dir = tempfile::tempdir().expect("folder");
+    std::fs::create_dir(dir.path().join("in")).expect("makes");
+    std::fs::write(dir.path().join("secret"), "x").expect("writes");
+    shares.add("one", tree(&dir.path().join("in")), None).expect("adds");
+    let root = walk(&shares, &["one"]).expect("there").inode;
+    for bad in ["..", ".", "", "../secret", "/etc/passwd", "a/b"] {
+        let bad = name(bad);
+        assert!(shares.lookup(who(0), root, &bad).is_err(), "{bad:?}");
+        assert!(shares.unlink(who(0), root, &bad).is_err(), "{bad:?}");
+        assert!(shares.mkdir(who(0), root, &bad, 0o755, 0, bare()).is_err(), "{bad:?}");
+        assert!(shares.symlink(who(0), c"x", root, &bad, bare()).is_err(), "{bad:?}");
+        assert!(shares.rename(who(0), root, &bad, root, c"y", 0).is_err(), "{bad:?}");
+        assert!(shares.rename(who(0), root, c"y", root, &bad, 0).is_err(), "{bad:?}");
+        assert!(shares.create(who(0), root, &bad, 0o644, false, 1, 0, bare()).is_err(), "{bad:?}");
+    }
+    assert!(dir.path().join("secret").exists());
+    // Nor does an inode that was never handed out.
+    for inode in [0, 2, 1 << 60, u64::MAX, root + 999] {
+        assert!(shares.getattr(who(0), inode, None).is_err(), "{inode}");
+    }
+}
+
+#[test]
+fn of_a_file_that_is_shared_its_neighbours_are_not_seen() {
+    let (shares, _heard) = shares();
+    let dir = tempfile::tempdir().expect("folder");
+    for file in ["mine", "other"] {
+        std::fs::write(dir.path().join(file), file).expect("writes");
+    }
+    shares.add("one", tree(dir.path()), Some(name("mine"))).expect("adds");
+    assert!(walk(&shares, &["one", "mine"]).is_ok());
+    assert_eq!(walk(&shares, &["one", "other"]).err().and_then(|e| e.raw_os_error()), Some(libc::ENOENT));
+    let root = walk(&shares, &["one"]).expect("there").inode;
+    assert!(shares.unlink(who(0), root, c"other").is_err() && shares.open(who(0), root, false, 0).is_err());
+    assert!(shares.rename(who(0), root, c"other", root, c"mine", 0).is_err());
+    let mut listing = shares.readdir(who(0), root, 0, 4096, 0).expect("lists");
+    let mut names = Vec::new();
+    while let Some(entry) = virtiofsd::filesystem::DirectoryIterator::next(&mut listing) {
+        names.push(entry.name.to_owned());
+    }
+    assert_eq!(names, [name("."), name(".."), name("mine")]);
+}
+
+#[test]
+fn an_owner_that_a_container_sets_is_remembered_and_the_file_stays_the_persons() {
+    let (shares, _heard) = shares();
+    let dir = tempfile::tempdir().expect("folder");
+    let export = || shares.add("one", tree(dir.path()), None).expect("adds");
+    export();
+    let root = walk(&shares, &["one"]).expect("there").inode;
+    // As `install -d -o 999 data`, then the database itself makes its files.
+    let data = shares.mkdir(who(0), root, c"data", 0o700, 0, bare()).expect("makes");
+    let set = SetattrIn { uid: GuestUid::from(999), gid: GuestGid::from(999), ..SetattrIn::default() };
+    let (attr, _) =
+        shares.setattr(who(0), data.inode, set, None, SetattrValid::UID | SetattrValid::GID).expect("chown");
+    assert_eq!((attr.uid.into_inner(), attr.gid.into_inner()), (999, 999));
+    let flags = (libc::O_CREAT | libc::O_RDWR | libc::O_EXCL) as u32;
+    let (made, _, _) = shares.create(who(999), data.inode, c"base", 0o600, false, flags, 0, bare()).expect("creates");
+    assert_eq!(made.attr.uid.into_inner(), 999);
+    let host = std::fs::metadata(dir.path().join("data/base")).expect("there");
+    assert_eq!((host.uid(), host.mode() & 0o777), (rustix::process::geteuid().as_raw(), 0o600));
+    // Even when the server is another one.
+    export();
+    let again = walk(&shares, &["one", "data", "base"]).expect("there");
+    assert_eq!((again.attr.uid.into_inner(), again.attr.gid.into_inner()), (999, 999));
+    // What root makes is the person's, and nobody may see or change how it is kept.
+    let root = walk(&shares, &["one"]).expect("there").inode;
+    let (plain, _, _) = shares.create(who(0), root, c"plain", 0o644, false, flags, 0, bare()).expect("creates");
+    assert_eq!(plain.attr.uid.into_inner(), rustix::process::geteuid().as_raw());
+    let owner = crate::owner::ATTRIBUTE;
+    assert!(shares.setxattr(who(0), again.inode, owner, b"0:0", 0, virtiofsd::filesystem::SetxattrFlags::empty()).is_err());
+    assert!(shares.getxattr(who(0), again.inode, owner, 64).is_err());
+    let virtiofsd::filesystem::ListxattrReply::Names(names) = shares.listxattr(who(0), again.inode, 4096).expect("lists")
+    else {
+        panic!("a list was asked for")
+    };
+    assert!(!names.windows(7).any(|w| w == b"slipway"), "{names:?}");
+}
+
+#[test]
+fn a_file_of_the_person_that_forbids_its_owner_opens_for_root_in_a_container() {
+    // Root on the host is forbidden nothing, so this tells something for an ordinary user only; it must hold for both.
+    let (shares, _heard) = shares();
+    let dir = tempfile::tempdir().expect("folder");
+    let file = dir.path().join("object");
+    std::fs::write(&file, "x").expect("writes");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).expect("chmod");
+    shares.add("one", tree(dir.path()), None).expect("adds");
+    let entry = walk(&shares, &["one", "object"]).expect("there");
+    shares.open(who(0), entry.inode, false, libc::O_RDWR as u32).expect("opens");
+    assert_eq!(std::fs::metadata(&file).expect("there").mode() & 0o777, 0o400, "the permission was given back");
+}
+
+#[test]
+fn a_watched_tree_may_be_believed_for_long_and_its_gaps_too() {
+    let (shares, mut heard) = shares();
+    let dir = tempfile::tempdir().expect("folder");
+    for sub in ["app/src", "app/objects", "other"] {
+        std::fs::create_dir_all(dir.path().join(sub)).expect("makes");
+    }
+    shares.add("one", tree(dir.path()), None).expect("adds");
+    shares.vouch(&[("one".into(), vec![name("app")])], vec![b"objects".to_vec()], true);
+    let timeout = |path: &[&str]| walk(&shares, path).expect("there").entry_timeout;
+    assert_eq!(timeout(&["one", "app"]), VOUCHED);
+    assert_eq!(timeout(&["one", "app", "src"]), VOUCHED);
+    assert_eq!(timeout(&["one", "app", "objects"]), FRESH, "nobody watches it");
+    assert_eq!(timeout(&["one", "other"]), FRESH);
+    let src = walk(&shares, &["one", "app", "src"]).expect("there").inode;
+    let missing = shares.lookup(who(0), src, c"missing").expect("remembered");
+    assert_eq!((missing.inode, missing.entry_timeout), (0, VOUCHED));
+    // What the guest does there is told.
+    shares.mkdir(who(0), src, c"new", 0o755, 0, bare()).expect("makes");
+    let mut echoes = echo::Echoes::default();
+    echoes.hear(&mut heard, std::time::Instant::now());
+    let ino = std::fs::metadata(dir.path().join("app/src")).expect("there").ino();
+    assert!(echoes.name(Deed::Create, ino, b"new"));
+    // Nothing is vouched for any more.
+    shares.vouch(&[], Vec::new(), false);
+    assert_eq!(timeout(&["one", "app", "src"]), FRESH);
+    assert!(shares.lookup(who(0), src, c"missing").is_err());
+}
+
+#[test]
+fn swapping_a_folder_for_a_link_a_hundred_thousand_times_opens_nothing_outside() {
+    let (shares, _heard) = shares();
+    let dir = tempfile::tempdir().expect("folder");
+    let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
+    std::fs::create_dir_all(inside.join("real")).expect("makes");
+    std::fs::create_dir(&outside).expect("makes");
+    std::fs::write(inside.join("real/file"), "inside").expect("writes");
+    std::fs::write(outside.join("file"), "the secret").expect("writes");
+    std::fs::write(outside.join("victim"), "v").expect("writes");
+    symlink(&outside, inside.join("link")).expect("links");
+    shares.add("one", tree(&inside), None).expect("adds");
+    let root = walk(&shares, &["one"]).expect("there").inode;
+    let done = AtomicBool::new(false);
+    let swaps = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let at = rustix::fs::open(&inside, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).expect("opens");
+            while !done.load(Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(&at, "real", &at, "link", flags).expect("swaps");
+                swaps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut reached = 0;
+        let flags = (libc::O_CREAT | libc::O_RDWR) as u32;
+        while swaps.load(Ordering::Relaxed) < 100_000 {
+            let Ok(entry) = shares.lookup(who(0), root, c"real") else { continue };
+            if let Ok(file) = shares.lookup(who(0), entry.inode, c"file") {
+                reached += 1;
+                assert_eq!(file.attr.size, 6, "a file outside was found");
+                shares.forget(who(0), file.inode, 1);
+            }
+            for victim in [c"victim", c"fresh"] {
+                let _ = shares.unlink(who(0), entry.inode, victim);
+            }
+            if let Ok((made, handle, _)) = shares.create(who(0), entry.inode, c"fresh", 0o644, false, flags, 0, bare()) {
+                shares.release(who(0), made.inode, flags, handle.expect("open"), false, false, None).expect("closes");
+                let _ = shares.rename(who(0), entry.inode, c"fresh", entry.inode, c"victim", 0);
+                shares.forget(who(0), made.inode, 1);
+            }
+            shares.forget(who(0), entry.inode, 1);
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(reached > 100, "the race was run: {reached}");
+    });
+    let left: Vec<_> = std::fs::read_dir(&outside).expect("lists").flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(std::fs::read_to_string(outside.join("victim")).expect("reads"), "v");
+}

@@ -1,0 +1,481 @@
+//! Watches the folders that running containers mount, and makes of the host's events those that the guest is to have.
+//!
+//! ```text
+//!   inotify ─▶ held 10 ms ─▶ without the guest's own (echo) ─▶ without repetitions ─▶ guest
+//!                  └ a new folder is watched at once, and what is in it already is told as if it had just come
+//! ```
+//!
+//! Not on the `notify` crate, as was planned: it hides which of two renames belong together, cannot leave folders out of a
+//! recursive watch, and says of a limit only that there is one.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsStr,
+    fs::File,
+    io,
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirEntryExt, MetadataExt},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender as ChannelSender, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+};
+use slipway_protocol::v1;
+
+use crate::{
+    echo::{Deed, Echoes},
+    events::Sender,
+    guest_path,
+};
+
+/// How long an event is held, for its echo to arrive and its repetitions to be seen.
+const HOLD: Duration = Duration::from_millis(10);
+/// Events that are held at most.
+const HELD: usize = 1 << 14;
+
+/// What is asked of the kernel.
+const MASK: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::MODIFY)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_FROM)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::ONLYDIR)
+    .union(WatchFlags::DONT_FOLLOW);
+
+const CREATE: u32 = ReadFlags::CREATE.bits();
+const DELETE: u32 = ReadFlags::DELETE.bits();
+const MODIFY: u32 = ReadFlags::MODIFY.bits();
+const ATTRIB: u32 = ReadFlags::ATTRIB.bits();
+const CLOSE_WRITE: u32 = ReadFlags::CLOSE_WRITE.bits();
+const MOVED_FROM: u32 = ReadFlags::MOVED_FROM.bits();
+const MOVED_TO: u32 = ReadFlags::MOVED_TO.bits();
+const ISDIR: u32 = ReadFlags::ISDIR.bits();
+const OVERFLOW: u32 = ReadFlags::QUEUE_OVERFLOW.bits();
+
+/// What is to be watched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Folders, watched with all that is below, and files.
+    pub(crate) paths: Vec<PathBuf>,
+    /// See [`crate::wire::Call::Watch`].
+    pub(crate) exclude: Vec<String>,
+}
+
+/// How watching stands.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Standing {
+    pub(crate) watches: usize,
+    pub(crate) unwatched: Option<String>,
+    pub(crate) overflows: u64,
+    pub(crate) echoes: u64,
+}
+
+type Done = ChannelSender<Standing>;
+
+/// Asks the watching thread.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    orders: ChannelSender<(Wanted, Done)>,
+    wake: OwnedFd,
+    standing: Arc<Mutex<Standing>>,
+}
+
+impl Handle {
+    /// Watches exactly this from now on; returns when it does.
+    pub(crate) fn watch(&self, wanted: Wanted) -> Standing {
+        let (done, answer) = channel();
+        if self.orders.send((wanted, done)).is_ok() {
+            let _ = rustix::io::write(&self.wake, &[0]);
+            if let Ok(standing) = answer.recv() {
+                return standing;
+            }
+        }
+        Standing { unwatched: Some("the watcher has ended".into()), ..Standing::default() }
+    }
+
+    /// How it stands now.
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Starts the thread that watches. `echo` brings what the guest did.
+pub(crate) fn start(echo: File, sender: Sender) -> io::Result<Handle> {
+    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let (wake, woken) = {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        rustix::io::ioctl_fionbio(&read, true)?;
+        (write, read)
+    };
+    let (orders, taken) = channel();
+    let standing = Arc::new(Mutex::new(Standing::default()));
+    let watcher = Watcher {
+        inotify,
+        wanted: Wanted::default(),
+        folders: HashMap::new(),
+        by_path: HashMap::new(),
+        held: Vec::new(),
+        told: HashSet::new(),
+        echoes: Echoes::default(),
+        echo,
+        sender,
+        now: Standing::default(),
+        standing: Arc::clone(&standing),
+    };
+    std::thread::Builder::new().name("watch".into()).spawn(move || watcher.run(&taken, &woken))?;
+    Ok(Handle { orders, wake, standing })
+}
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    ino: u64,
+    /// Only these names count: a single file of the folder is watched.
+    only: Option<HashSet<Vec<u8>>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    at: Instant,
+    mask: u32,
+    cookie: u32,
+    folder: PathBuf,
+    folder_ino: u64,
+    name: Vec<u8>,
+}
+
+struct Watcher {
+    inotify: OwnedFd,
+    wanted: Wanted,
+    folders: HashMap<i32, Folder>,
+    by_path: HashMap<PathBuf, i32>,
+    held: Vec<Held>,
+    /// Names that were told because they were there when their folder was seen first; the kernel may tell of them too.
+    told: HashSet<(PathBuf, Vec<u8>)>,
+    echoes: Echoes,
+    echo: File,
+    sender: Sender,
+    now: Standing,
+    standing: Arc<Mutex<Standing>>,
+}
+
+impl Watcher {
+    fn run(mut self, orders: &Receiver<(Wanted, Done)>, woken: &OwnedFd) {
+        loop {
+            let wait = self.held.first().map(|first| {
+                let left = HOLD.saturating_sub(first.at.elapsed());
+                Timespec { tv_sec: 0, tv_nsec: left.as_nanos() as _ }
+            });
+            // An overdue batch goes out before more is read.
+            if self.held.first().is_some_and(|first| first.at.elapsed() >= HOLD) || self.held.len() >= HELD {
+                self.flush();
+                continue;
+            }
+            let mut fds = [
+                PollFd::new(&self.inotify, PollFlags::IN),
+                PollFd::new(woken, PollFlags::IN),
+                PollFd::new(&self.echo, PollFlags::IN),
+            ];
+            match poll(&mut fds, wait.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let ready = [0, 1, 2].map(|n: usize| !fds[n].revents().is_empty());
+            if ready[2] {
+                self.echoes.hear(&mut self.echo, Instant::now());
+            }
+            if ready[0] {
+                self.read();
+            }
+            if ready[1] {
+                let mut bytes = [0; 16];
+                // The other end is gone with the process.
+                if matches!(rustix::io::read(woken, &mut bytes), Ok(0)) {
+                    return;
+                }
+                while let Ok((wanted, done)) = orders.try_recv() {
+                    self.set(wanted);
+                    let _ = done.send(self.now.clone());
+                }
+            }
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        self.now.watches = self.folders.len();
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.now);
+    }
+
+    /// Watches what is wanted now and was not, and the other way round.
+    fn set(&mut self, wanted: Wanted) {
+        if wanted == self.wanted && self.now.unwatched.is_none() {
+            return;
+        }
+        self.flush();
+        self.now.unwatched = None;
+        let same_rules = wanted.exclude == self.wanted.exclude;
+        self.wanted = wanted;
+        let roots = self.wanted.paths.clone();
+        let kept = |folder: &Folder| {
+            folder.only.is_none() && same_rules && roots.iter().any(|root| folder.path.starts_with(root))
+        };
+        let gone: Vec<i32> =
+            self.folders.iter().filter(|(_, folder)| !kept(folder)).map(|(wd, _)| *wd).collect();
+        gone.into_iter().for_each(|wd| self.unwatch(wd));
+        for root in roots {
+            match std::fs::symlink_metadata(&root) {
+                Ok(found) if found.is_dir() => self.watch_below(root, false),
+                Ok(_) => self.watch_file(&root),
+                Err(_) => {}
+            }
+        }
+        self.publish();
+    }
+
+    fn unwatch(&mut self, wd: i32) {
+        let _ = inotify::remove_watch(&self.inotify, wd);
+        self.forget(wd);
+    }
+
+    fn forget(&mut self, wd: i32) {
+        if let Some(folder) = self.folders.remove(&wd)
+            && self.by_path.get(&folder.path) == Some(&wd)
+        {
+            self.by_path.remove(&folder.path);
+        }
+    }
+
+    fn watch_file(&mut self, file: &Path) {
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return };
+        let name = name.as_bytes().to_vec();
+        if let Some(known) = self.by_path.get(folder).and_then(|wd| self.folders.get_mut(wd)) {
+            if let Some(only) = &mut known.only {
+                only.insert(name);
+            }
+            return;
+        }
+        self.watch_one(folder, Some(HashSet::from([name])));
+    }
+
+    /// Watches a folder; false when that is not possible.
+    fn watch_one(&mut self, path: &Path, only: Option<HashSet<Vec<u8>>>) -> bool {
+        if only.is_none()
+            && let Some(known) = self.by_path.get(path).and_then(|wd| self.folders.get_mut(wd))
+        {
+            known.only = None;
+            return true;
+        }
+        match inotify::add_watch(&self.inotify, path, MASK) {
+            Ok(wd) => {
+                // Known under another path before it moved.
+                self.forget(wd);
+                let ino = std::fs::metadata(path).map_or(0, |found| found.ino());
+                self.folders.insert(wd, Folder { path: path.to_owned(), ino, only });
+                self.by_path.insert(path.to_owned(), wd);
+                true
+            }
+            Err(rustix::io::Errno::NOSPC) => {
+                let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
+                let limit = limit.as_deref().map_or("?", str::trim).to_owned();
+                self.now.unwatched.get_or_insert(format!(
+                    "the limit of {limit} watched folders is reached; \
+                     raise it: `sudo sysctl fs.inotify.max_user_watches=1048576`"
+                ));
+                false
+            }
+            // Gone again, or not ours to look into.
+            Err(_) => false,
+        }
+    }
+
+    fn excluded(&self, path: &Path) -> bool {
+        self.wanted.exclude.iter().any(|pattern| path.ends_with(pattern))
+    }
+
+    /// Watches a folder and all below it. With `tell`, what is there already is told as created.
+    fn watch_below(&mut self, root: PathBuf, tell: bool) {
+        let mut open = vec![root];
+        while let Some(path) = open.pop() {
+            if self.excluded(&path) || !self.watch_one(&path, None) {
+                // At the limit every further folder would fail too.
+                if self.now.unwatched.is_some() {
+                    return;
+                }
+                continue;
+            }
+            // After the watch: what comes between is told twice, never not at all.
+            let Ok(entries) = std::fs::read_dir(&path) else { continue };
+            let ino = std::fs::metadata(&path).map_or(0, |found| found.ino());
+            for entry in entries.flatten() {
+                let dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if tell {
+                    let name = entry.file_name().as_bytes().to_vec();
+                    let mask = if dir { CREATE | ISDIR } else { CREATE };
+                    self.told.insert((path.clone(), name.clone()));
+                    self.hold(mask, 0, path.clone(), ino, name);
+                }
+                if dir && entry.ino() != 0 {
+                    open.push(entry.path());
+                }
+            }
+        }
+    }
+
+    fn unwatch_below(&mut self, root: &Path) {
+        let gone: Vec<i32> =
+            self.folders.iter().filter(|(_, f)| f.path.starts_with(root)).map(|(wd, _)| *wd).collect();
+        gone.into_iter().for_each(|wd| self.unwatch(wd));
+    }
+
+    fn hold(&mut self, mask: u32, cookie: u32, folder: PathBuf, folder_ino: u64, name: Vec<u8>) {
+        self.held.push(Held { at: Instant::now(), mask, cookie, folder, folder_ino, name });
+    }
+
+    fn read(&mut self) {
+        let Ok(inotify) = self.inotify.try_clone() else { return };
+        let mut buffer = [MaybeUninit::<u8>::uninit(); 64 << 10];
+        let mut reader = inotify::Reader::new(inotify.as_fd(), &mut buffer);
+        // Until nothing is left, or a batch is full: then it goes out first.
+        while self.held.len() < HELD {
+            let Ok(event) = reader.next() else { return };
+            let (wd, mask, cookie) = (event.wd(), event.events().bits(), event.cookie());
+            let name = event.file_name().map(|name| name.to_bytes().to_vec()).unwrap_or_default();
+            self.take(wd, mask, cookie, name);
+        }
+        // What the reader has buffered and not given is lost with it: so it is only left when it is empty.
+        while !reader.is_buffer_empty() {
+            let Ok(event) = reader.next() else { return };
+            let (wd, mask, cookie) = (event.wd(), event.events().bits(), event.cookie());
+            let name = event.file_name().map(|name| name.to_bytes().to_vec()).unwrap_or_default();
+            self.take(wd, mask, cookie, name);
+        }
+    }
+
+    fn take(&mut self, wd: i32, mask: u32, cookie: u32, name: Vec<u8>) {
+        if mask & OVERFLOW != 0 {
+            self.overflow();
+            return;
+        }
+        if mask & ReadFlags::IGNORED.bits() != 0 {
+            self.forget(wd);
+            return;
+        }
+        let Some(folder) = self.folders.get(&wd) else { return };
+        if folder.only.as_ref().is_some_and(|only| !only.contains(&name)) {
+            return;
+        }
+        let (path, ino, whole) = (folder.path.clone(), folder.ino, folder.only.is_none());
+        if mask & CREATE != 0 && self.told.remove(&(path.clone(), name.clone())) {
+            return;
+        }
+        // An event of the folder itself: its parent tells it with a name, unless it is a root.
+        if name.is_empty() && !self.wanted.paths.contains(&path) {
+            return;
+        }
+        let entry = path.join(OsStr::from_bytes(&name));
+        self.hold(mask, cookie, path, ino, name);
+        if mask & ISDIR != 0 && whole {
+            if mask & CREATE != 0 {
+                self.watch_below(entry, true);
+            } else if mask & MOVED_TO != 0 {
+                self.watch_below(entry, false);
+            } else if mask & MOVED_FROM != 0 {
+                self.unwatch_below(&entry);
+            }
+        }
+    }
+
+    /// Something was lost: the guest is told to believe nothing that it has seen.
+    fn overflow(&mut self) {
+        self.now.overflows += 1;
+        self.held.clear();
+        self.told.clear();
+        let all = self.wanted.paths.iter().map(|path| event(OVERFLOW, 0, path, b"")).collect();
+        self.sender.send(all);
+        // Folders may have come without a word.
+        for root in self.wanted.paths.clone() {
+            if root.is_dir() {
+                self.watch_below(root, false);
+            }
+        }
+    }
+
+    /// Sends what is held, without echoes and repetitions.
+    fn flush(&mut self) {
+        let now = Instant::now();
+        self.echoes.hear(&mut self.echo, now);
+        let held = std::mem::take(&mut self.held);
+        let mut last: HashMap<(PathBuf, Vec<u8>), u32> = HashMap::new();
+        let mut batch = Vec::with_capacity(held.len());
+        for one in held {
+            if self.is_echo(&one, now) {
+                self.now.echoes += 1;
+                continue;
+            }
+            let repeated = one.mask & (MODIFY | ATTRIB) != 0;
+            let key = (one.folder.clone(), one.name.clone());
+            if last.insert(key, one.mask) == Some(one.mask) && repeated {
+                continue;
+            }
+            batch.push(event(one.mask, one.cookie, &one.folder, &one.name));
+        }
+        self.told.clear();
+        if !batch.is_empty() && !self.sender.send(batch) {
+            self.overflow();
+        }
+        self.publish();
+    }
+
+    fn is_echo(&mut self, one: &Held, now: Instant) -> bool {
+        let deed = match one.mask & (CREATE | DELETE | MOVED_FROM | MOVED_TO) {
+            CREATE => Some(Deed::Create),
+            DELETE => Some(Deed::Delete),
+            MOVED_FROM => Some(Deed::MovedFrom),
+            MOVED_TO => Some(Deed::MovedTo),
+            _ => None,
+        };
+        if let Some(deed) = deed {
+            return self.echoes.name(deed, one.folder_ino, &one.name);
+        }
+        if self.echoes.quiet() {
+            return false;
+        }
+        let path = one.folder.join(OsStr::from_bytes(&one.name));
+        let Ok(found) = std::fs::symlink_metadata(path) else { return false };
+        if one.mask & ATTRIB != 0 {
+            return self.echoes.attributes(found.ino(), now);
+        }
+        let mtime = (found.mtime() as u64).saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec() as u64);
+        one.mask & (MODIFY | CLOSE_WRITE) != 0 && self.echoes.content(found.ino(), mtime, found.size())
+    }
+}
+
+/// An event for the guest, where the folder is there.
+pub(crate) fn event(mask: u32, cookie: u32, folder: &Path, name: &[u8]) -> v1::FileEvent {
+    let folder = guest_path::in_guest(folder);
+    v1::FileEvent { mask, cookie, folder: folder.into_os_string().into_encoded_bytes(), name: name.to_vec() }
+}
+
+/// An event that says to believe nothing that was seen at or below `path`.
+pub(crate) fn rescan(path: &Path) -> v1::FileEvent {
+    event(OVERFLOW, 0, path, b"")
+}
+
+#[cfg(test)]
+mod tests;

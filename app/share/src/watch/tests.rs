@@ -1,0 +1,164 @@
+use std::{io::Read, os::unix::net::UnixStream};
+
+use slipway_protocol::Message;
+
+use super::*;
+use crate::{
+    echo::{self, Echo, Teller},
+    events,
+};
+
+struct Running {
+    dir: tempfile::TempDir,
+    handle: Handle,
+    teller: Teller,
+    guest: UnixStream,
+}
+
+impl Running {
+    fn start(exclude: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("folder");
+        let (teller, echo) = echo::channel().expect("channel");
+        let sender = events::start().expect("starts");
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        sender.connect(theirs.into());
+        ours.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        let handle = start(echo, sender).expect("starts");
+        let running = Self { dir, handle, teller, guest: ours };
+        let exclude = exclude.iter().map(|e| (*e).to_owned()).collect();
+        let standing = running.handle.watch(Wanted { paths: vec![running.root()], exclude });
+        assert_eq!(standing.unwatched, None);
+        running
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    /// What the guest is told until a file of that name is made, one word each.
+    fn told(&mut self, until: &str) -> Vec<String> {
+        std::fs::write(self.path(until), "").expect("writes");
+        let mut told = Vec::new();
+        loop {
+            let mut length = [0; 4];
+            self.guest.read_exact(&mut length).expect("a frame in time");
+            let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+            self.guest.read_exact(&mut frame).expect("a frame");
+            for event in v1::FileEvents::decode(frame.as_slice()).expect("events").events {
+                let folder = PathBuf::from(OsStr::from_bytes(&event.folder));
+                let folder = folder.strip_prefix(self.root()).map(Path::to_owned).unwrap_or(folder);
+                let name = folder.join(OsStr::from_bytes(&event.name));
+                if name == Path::new(until) {
+                    if event.mask & CLOSE_WRITE != 0 {
+                        return told;
+                    }
+                    continue;
+                }
+                let names =
+                    [(CREATE, "create"), (MODIFY, "modify"), (CLOSE_WRITE, "close"), (ATTRIB, "attrib"),
+                        (DELETE, "delete"), (MOVED_FROM, "from"), (MOVED_TO, "to"), (OVERFLOW, "overflow")];
+                let word = names.iter().find(|(bit, _)| event.mask & bit != 0).map_or("?", |(_, word)| word);
+                let dir = if event.mask & ISDIR != 0 { "/" } else { "" };
+                told.push(format!("{word} {}{dir}", name.display()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_s_life_is_told_as_it_was_lived() {
+    let mut watch = prepared(&[]);
+    std::fs::write(watch.path("a"), "x").expect("writes");
+    std::fs::rename(watch.path("a"), watch.path("b")).expect("renames");
+    std::fs::remove_file(watch.path("b")).expect("removes");
+    assert_eq!(watch.told("end"), ["create a", "modify a", "close a", "from a", "to b", "delete b"]);
+}
+
+/// With the folder there before it is watched.
+fn prepared(exclude: &[&str]) -> Running {
+    let watch = Running::start(exclude);
+    std::fs::create_dir_all(watch.root()).expect("makes");
+    let wanted = Wanted { paths: Vec::new(), exclude: Vec::new() };
+    watch.handle.watch(wanted);
+    let exclude = exclude.iter().map(|e| (*e).to_owned()).collect();
+    watch.handle.watch(Wanted { paths: vec![watch.root()], exclude });
+    watch
+}
+
+#[test]
+fn folders_that_come_are_watched_and_what_is_in_them_is_told_once() {
+    let mut watch = prepared(&[]);
+    std::fs::create_dir_all(watch.path("one/two/three")).expect("makes");
+    std::fs::write(watch.path("one/two/three/file"), "").expect("writes");
+    let told = watch.told("end");
+    for once in ["create one/", "create one/two/", "create one/two/three/", "create one/two/three/file"] {
+        assert_eq!(told.iter().filter(|t| *t == once).count(), 1, "{once}: {told:?}");
+    }
+    // And after a move the folder's new name counts.
+    std::fs::rename(watch.path("one"), watch.path("uno")).expect("renames");
+    let _ = watch.told("moved");
+    std::fs::write(watch.path("uno/two/file"), "").expect("writes");
+    let told = watch.told("again");
+    assert!(told.contains(&"create uno/two/file".to_owned()), "{told:?}");
+}
+
+#[test]
+fn what_is_excluded_is_not_watched() {
+    let mut watch = prepared(&[".git/objects"]);
+    std::fs::create_dir_all(watch.path(".git/objects")).expect("makes");
+    let _ = watch.told("made");
+    std::fs::write(watch.path(".git/objects/x"), "").expect("writes");
+    std::fs::write(watch.path(".git/HEAD"), "").expect("writes");
+    let told = watch.told("end");
+    assert!(told.contains(&"create .git/HEAD".to_owned()) && !told.iter().any(|t| t.contains("objects/x")), "{told:?}");
+}
+
+#[test]
+fn the_guest_does_not_hear_of_its_own_deeds_and_hears_of_everybody_elses() {
+    let mut watch = prepared(&[]);
+    let ino = std::fs::metadata(watch.root()).expect("there").ino();
+    std::fs::write(watch.path("guest"), "x").expect("writes");
+    watch.teller.tell(&Echo::Name(Deed::Create, ino, b"guest".to_vec()));
+    let found = std::fs::metadata(watch.path("guest")).expect("there");
+    let mtime = found.mtime() as u64 * 1_000_000_000 + found.mtime_nsec() as u64;
+    watch.teller.tell(&Echo::Content { ino: found.ino(), mtime, size: 1 });
+    std::fs::write(watch.path("host"), "x").expect("writes");
+    assert_eq!(watch.told("end"), ["create host", "modify host", "close host"]);
+    // The host's own change of the same file is no echo.
+    std::fs::write(watch.path("guest"), "longer").expect("writes");
+    let told = watch.told("end2");
+    assert!(told.contains(&"close guest".to_owned()), "{told:?}");
+    assert!(watch.handle.standing().echoes >= 2);
+}
+
+#[test]
+fn a_burst_of_ten_thousand_is_told_whole() {
+    let mut watch = prepared(&[]);
+    for n in 0..10_000 {
+        std::fs::File::create(watch.path(&format!("f{n}"))).expect("creates");
+    }
+    let told = watch.told("end");
+    if told.iter().any(|t| t.starts_with("overflow")) {
+        return;
+    }
+    assert_eq!(told.iter().filter(|t| t.starts_with("create f")).count(), 10_000);
+}
+
+#[test]
+fn of_a_single_file_only_its_own_events_are_told() {
+    let watch = Running::start(&[]);
+    std::fs::create_dir_all(watch.root()).expect("makes");
+    std::fs::write(watch.path("mine"), "").expect("writes");
+    std::fs::write(watch.path("end"), "").expect("writes");
+    let paths = vec![watch.path("mine"), watch.path("end")];
+    assert_eq!(watch.handle.watch(Wanted { paths, exclude: Vec::new() }).watches, 1);
+    let mut watch = watch;
+    std::fs::write(watch.path("other"), "x").expect("writes");
+    std::fs::write(watch.path("mine"), "x").expect("writes");
+    let told = watch.told("end");
+    assert!(told.iter().all(|t| t.ends_with(" mine")) && !told.is_empty(), "{told:?}");
+}
