@@ -15,10 +15,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-vm-qemu", &["slipway-vm", "slipway-vsock"]),
     // The engine's port is the protocol's to name.
     ("slipway-relay", &["slipway-vsock", "slipway-protocol"]),
-    // Published ports live in the process that outlives the daemon.
+    // Its frames of events are the protocol's.
+    ("slipway-share", &["slipway-protocol"]),
+    // Published ports, and streams to the engine that are looked into, live in the process that outlives the daemon.
     (
         "slipway-shim",
-        &["slipway-vm", "slipway-vm-qemu", "slipway-vsock", "slipway-relay", "slipway-protocol"],
+        &[
+            "slipway-vm",
+            "slipway-vm-qemu",
+            "slipway-share",
+            "slipway-vsock",
+            "slipway-relay",
+            "slipway-protocol",
+        ],
     ),
     // Clients find the daemon's socket where the settings' paths say.
     ("slipway-api", &["slipway-settings"]),
@@ -32,6 +41,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "slipway-relay",
             // Its client half; `drivers` is for the shim's own process.
             "slipway-shim",
+            // What it says to the share server, and where paths are in the guest.
+            "slipway-share",
             "slipway-agent-client",
             "slipway-protocol",
             "slipway-manifest",
@@ -40,7 +51,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     // Daemon and shim are named by `inner.rs` alone, which starts them; a test below says so.
-    ("slipway", &["slipway-api", "slipway-daemon", "slipway-shim"]),
+    ("slipway", &["slipway-api", "slipway-daemon", "slipway-share", "slipway-shim"]),
     ("slipway-image", &["slipway-manifest"]),
     ("slipway-welcome", &[]),
     ("slipway-tests", &[]),

@@ -10,8 +10,8 @@ use hyperlocal::{UnixClientExt, UnixConnector, Uri};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, Port, Problem, Reset,
-    ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, Version,
+    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port,
+    Problem, Reset, ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, Version,
     exec::{ExecRequest, UPGRADE},
 };
 
@@ -206,6 +206,30 @@ impl ApiClient {
     /// See [`ClientError`].
     pub async fn install_image(&self, request: &ImageRequest) -> Result<String, ClientError> {
         self.ask(Method::POST, "/image", Some(request)).await
+    }
+
+    /// Every folder that the machine sees.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn mounts(&self) -> Result<Mounts, ClientError> {
+        self.get("/mounts").await
+    }
+
+    /// Shares one more folder, or file.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn add_mount(&self, request: &MountRequest) -> Result<Mounts, ClientError> {
+        self.ask(Method::POST, "/mounts", Some(request)).await
+    }
+
+    /// Shares it no longer.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn remove_mount(&self, request: &MountRequest) -> Result<Mounts, ClientError> {
+        self.ask(Method::POST, "/mounts/remove", Some(request)).await
     }
 
     /// Runs a program in the guest; frames of [`crate::exec`] travel on the stream.

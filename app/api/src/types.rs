@@ -344,3 +344,59 @@ pub struct Holdings {
     /// Settings that the person has set.
     pub settings: Vec<String>,
 }
+
+/// A folder or file of the host that the machine is to see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MountRequest {
+    /// Absolute.
+    #[schema(value_type = String)]
+    pub path: PathBuf,
+    /// The machine may not change it.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// Why something is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountOrigin {
+    /// It is the home folder.
+    Home,
+    /// The person said so.
+    Added,
+    /// A container mounted it, and the settings allow that.
+    OnDemand,
+}
+
+/// A folder or file of the host that the machine sees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mount {
+    /// Where it is on the host, without links.
+    #[schema(value_type = String)]
+    pub path: PathBuf,
+    /// Where it is in the machine: the same, unless the machine's own system is there.
+    #[schema(value_type = String)]
+    pub guest_path: PathBuf,
+    /// The machine may not change it.
+    pub read_only: bool,
+    /// Why it is shared.
+    pub origin: MountOrigin,
+    /// Why the machine does not see it just now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Folders in it that running containers mount: changes there become events.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub watched: Vec<PathBuf>,
+}
+
+/// Everything that is shared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mounts {
+    /// In the order of their paths.
+    pub mounts: Vec<Mount>,
+    /// Why changes on the host are not, or not all, events in containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<String>,
+}

@@ -129,6 +129,9 @@ pub(crate) enum Verb {
     /// (inner) be the daemon
     #[command(hide = true)]
     Daemon,
+    /// (inner) serve host folders to the machine of the process that owns it
+    #[command(hide = true)]
+    Share,
     /// (inner) be the process that owns a machine
     #[command(hide = true)]
     Shim {

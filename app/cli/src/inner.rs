@@ -1,4 +1,4 @@
-//! The processes behind the verbs: daemon and shim, as hidden verbs of the same program.
+//! The processes behind the verbs: daemon, shim and share server, as hidden verbs of the same program.
 //!
 //! The only file of the CLI that names their crates. Both leave their starter's session first: closing the terminal, or
 //! Ctrl-C in it, must not end a machine.
@@ -25,6 +25,11 @@ pub(crate) fn shim(config: &Path) -> ExitCode {
     own_session();
     log_to_stderr();
     ended(run_shim(config))
+}
+
+/// Serves host folders to the machine of the shim that started it.
+pub(crate) fn share() -> ExitCode {
+    ended(slipway_share::server::run().map_err(Into::into))
 }
 
 fn run_daemon(profile: String) -> anyhow::Result<()> {

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         // Before any thread runs: they leave the starter's session first.
         Verb::Daemon => inner::daemon(cli.profile),
         Verb::Shim { config } => inner::shim(&config),
+        Verb::Share => inner::share(),
         verb => {
             let say = Say::of_process(cli.quiet);
             let ended = match tokio::runtime::Runtime::new() {
@@ -75,6 +76,6 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Context(what) => integrate::context(&session, &what).await,
         Verb::Env { shell } => integrate::env(&session, shell),
         Verb::Version { json } => integrate::version(&session, json).await,
-        Verb::Completion { .. } | Verb::Daemon | Verb::Shim { .. } => Ok(0),
+        Verb::Completion { .. } | Verb::Daemon | Verb::Shim { .. } | Verb::Share => Ok(0),
     }
 }

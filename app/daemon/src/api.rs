@@ -14,8 +14,8 @@ use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use slipway_api::{
-    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, Port, Problem, ResetRequest,
-    Setting, SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
+    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port,
+    Problem, ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
     exec::{ExecRequest, UPGRADE},
     log_files,
     paths::Paths,
@@ -64,6 +64,8 @@ fn router(app: App) -> Router {
         .route("/holdings", get(holding))
         .route("/reset", post(reset))
         .route("/image", post(install_image))
+        .route("/mounts", get(mounts).post(add_mount))
+        .route("/mounts/remove", post(remove_mount))
         .route("/exec", post(run))
         .route("/openapi.json", get(|| async { Json(openapi()) }));
     Router::new()
@@ -83,7 +85,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         servers((url = "/v1")),
         paths(version, status, watch_status, start, stop, quit, settings, set, unset, logs, ports, watch_ports,
               use_context, holding, reset,
-              install_image, run)
+              install_image, run, mounts, add_mount, remove_mount)
     )]
     struct Document;
     Document::openapi()
@@ -102,7 +104,7 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self.0.code.as_str() {
             "not-found" => StatusCode::NOT_FOUND,
-            "bad-request" | "settings-wrong" | "settings-too-much" => StatusCode::BAD_REQUEST,
+            "bad-request" | "mount-path" | "settings-wrong" | "settings-too-much" => StatusCode::BAD_REQUEST,
             "busy" | "machine-runs" | "not-running" | "image-key" => StatusCode::CONFLICT,
             "daemon-ending" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -292,6 +294,21 @@ async fn reset(Shared(app): Shared<App>, Asked(request): Asked<ResetRequest>) ->
 #[utoipa::path(post, path = "/image", request_body = ImageRequest, responses((status = 200, body = String), (status = 409, body = Problem)))]
 async fn install_image(Shared(app): Shared<App>, Asked(request): Asked<ImageRequest>) -> Answer<String> {
     Ok(Json(app.owner.install(request).await?))
+}
+
+#[utoipa::path(get, path = "/mounts", responses((status = 200, body = Mounts)))]
+async fn mounts(Shared(app): Shared<App>) -> Answer<Mounts> {
+    Ok(Json(app.context.shares.list().await?))
+}
+
+#[utoipa::path(post, path = "/mounts", request_body = MountRequest, responses((status = 200, body = Mounts), (status = 400, body = Problem)))]
+async fn add_mount(Shared(app): Shared<App>, Asked(request): Asked<MountRequest>) -> Answer<Mounts> {
+    Ok(Json(app.context.shares.add(&request).await?))
+}
+
+#[utoipa::path(post, path = "/mounts/remove", request_body = MountRequest, responses((status = 200, body = Mounts), (status = 404, body = Problem)))]
+async fn remove_mount(Shared(app): Shared<App>, Asked(request): Asked<MountRequest>) -> Answer<Mounts> {
+    Ok(Json(app.context.shares.remove(&request.path).await?))
 }
 
 #[utoipa::path(post, path = "/exec", request_body = ExecRequest, responses((status = 101, description = "frames, see `slipway_api::exec`"), (status = 409, body = Problem)))]

@@ -9,6 +9,7 @@ use slipway_settings::resolved::Settings;
 use slipway_shim::{
     client::{Life, ShimClient},
     server::ShimConfig,
+    share::ShareConfig,
     spawn::{self, SpawnError},
 };
 use slipway_vm::{AccelChoice, ExitReason, MachineSpec};
@@ -250,12 +251,17 @@ fn shim_config(context: &Context, settings: &Settings, manifest: Manifest) -> Sh
             run_dir: paths.run_dir().to_owned(),
             console_log: paths.log("console"),
             accel,
+            share_socket: None,
         },
         lock: paths.shim_lock(),
         socket: paths.shim_sock(),
         exit_file: paths.exit_file(),
         accel_verdict: paths.accel_verdict(),
         vmm_binary: None,
+        share: Some(ShareConfig {
+            socket: paths.run_dir().join("share.sock"),
+            exports: context.shares.exports(),
+        }),
     }
 }
 

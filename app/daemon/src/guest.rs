@@ -30,7 +30,7 @@ use crate::{
     Context,
     board::Board,
     logs::{self, Origin},
-    ports,
+    ports, shares,
 };
 
 /// How this daemon calls itself.
@@ -73,6 +73,13 @@ impl Guest {
         let mut tasks = JoinSet::new();
         tasks.spawn(ports::follow(shim.clone(), Arc::clone(context)));
         tasks.spawn(follow_logs(shim.clone(), machine, Arc::clone(context)));
+        let shares = &context.shares;
+        tasks.spawn(Arc::clone(shares).attend(shim.clone(), inside.clone()));
+        if let Some(asked) = shim.take_reviews() {
+            let reviewer = shares::Reviewer::new(Arc::clone(shares), context.paths.clone());
+            tasks.spawn(reviewer.run(shim.clone(), asked));
+        }
+        tasks.spawn(shares::follow(Arc::clone(shares), shim.clone(), inside.clone()));
         tasks.spawn(Looker { shim, board, power_on_ms, tell }.run());
         Self { inside, _tasks: tasks }
     }

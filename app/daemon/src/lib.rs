@@ -26,6 +26,7 @@ mod owner;
 mod policy;
 mod ports;
 mod setup;
+mod shares;
 
 use std::{
     fs::File,
@@ -88,6 +89,7 @@ struct Context {
     logs: Arc<logs::LogStore>,
     /// Published ports of the machine that runs; written by [`ports`] alone.
     ports: watch::Sender<Vec<slipway_api::Port>>,
+    shares: Arc<shares::Shares>,
 }
 
 /// Is the daemon of a profile until it is told to end, by signal or by its API. The machine goes on.
@@ -127,7 +129,9 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     // Ours to remove: the lock says that nobody else lives here.
     let _ = std::fs::remove_file(&api_path);
     let relay = Relay::listen(&paths.docker_sock())?;
-    let context = Arc::new(Context { paths, exe: options.exe, logs, ports: watch::Sender::default() });
+    let shares = Arc::new(shares::Shares::new(paths.clone()));
+    let context =
+        Arc::new(Context { paths, exe: options.exe, logs, ports: watch::Sender::default(), shares });
     let (gate, gate_seen) = watch::channel(Gate::Wait);
     let tasks = TaskTracker::new();
     let owner = owner::spawn(Arc::clone(&context), gate, stop.clone(), &tasks);

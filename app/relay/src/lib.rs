@@ -11,6 +11,7 @@
 //! ```
 
 mod answer;
+pub mod http;
 pub mod ports;
 
 use std::{

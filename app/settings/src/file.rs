@@ -256,6 +256,7 @@ fn parse(key: &keys::Key, text: &str) -> Result<Value, Mistake> {
         Kind::Size { at_least } => {
             text.parse::<Size>().ok().filter(|s| *s >= at_least).map(|s| Value::from(s.to_string()))
         }
+        Kind::Names => (!text.contains(['\n', '"', '\\'])).then(|| Value::from(text)),
         Kind::Switch => text.parse::<bool>().ok().map(Value::from),
         Kind::OneOf(words) => words.contains(&text).then(|| Value::from(text)),
     };

@@ -23,6 +23,8 @@ pub enum Kind {
     Switch,
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// Names or relative paths, with commas between them.
+    Names,
 }
 
 impl Kind {
@@ -31,6 +33,7 @@ impl Kind {
         match self {
             Self::Count { from, to } => format!("a whole number from {from} to {to}"),
             Self::Size { at_least } => format!("a size of at least {at_least}, such as `4GiB`"),
+            Self::Names => "names with commas between them".into(),
             Self::Switch => "`true` or `false`".into(),
             Self::OneOf(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or "),
         }
@@ -97,6 +100,27 @@ pub const KEYS: &[Key] = &[
         needs_restart: false,
     },
     Key {
+        name: "shares.home",
+        kind: Kind::Switch,
+        default: "true",
+        doc: "Share the home folder with the machine, at the same path.",
+        needs_restart: true,
+    },
+    Key {
+        name: "shares.on-demand",
+        kind: Kind::OneOf(&["refuse", "share"]),
+        default: "refuse",
+        doc: "A container mounts a folder that is not shared. refuse: say so. share: share it, and remember.",
+        needs_restart: false,
+    },
+    Key {
+        name: "shares.exclude",
+        kind: Kind::Names,
+        default: ".git/objects",
+        doc: "Folders in which changes on the host are no events in containers: names or ends of paths.",
+        needs_restart: false,
+    },
+    Key {
         name: "start.timeout",
         kind: Kind::Count { from: 10, to: 3600 },
         default: "300",
@@ -150,7 +174,7 @@ pub fn commented_defaults() -> String {
             ("", _) => "2",
             (default, _) => default,
         };
-        let quoted = matches!(key.kind, Kind::Size { .. } | Kind::OneOf(_));
+        let quoted = matches!(key.kind, Kind::Size { .. } | Kind::OneOf(_) | Kind::Names);
         let value = if quoted { format!("\"{example}\"") } else { example.to_owned() };
         text.push_str(&format!("# {name} = {value}\n"));
     }

@@ -41,6 +41,12 @@ pub struct Settings {
     pub activate_context: bool,
     /// Bring the docker programs where there are none.
     pub install_cli: bool,
+    /// Share the home folder.
+    pub share_home: bool,
+    /// What to do when a container mounts what is not shared: `refuse` or `share`.
+    pub share_on_demand: String,
+    /// Folders in which changes are no events.
+    pub share_exclude: Vec<String>,
     /// How long a start may take.
     pub start_timeout: Duration,
     /// How long containers get to stop.
@@ -90,6 +96,13 @@ impl Settings {
             accel: text("machine.accel").to_owned(),
             activate_context: text("docker.activate-context") == "true",
             install_cli: text("docker.install-cli") == "true",
+            share_home: text("shares.home") == "true",
+            share_on_demand: text("shares.on-demand").to_owned(),
+            share_exclude: text("shares.exclude")
+                .split(',')
+                .map(|name| name.trim().trim_matches('/').to_owned())
+                .filter(|name| !name.is_empty())
+                .collect(),
             start_timeout: Duration::from_secs(number("start.timeout", 300)),
             stop_timeout: Duration::from_secs(number("stop.timeout", 60)),
         };

@@ -154,7 +154,9 @@ impl Echoes {
         while self.order.front().is_some_and(|(at, _)| now.duration_since(*at) > KEPT) {
             match self.order.pop_front() {
                 Some((_, Echo::Name(deed, ino, name))) => drop(self.use_up(deed, ino, name)),
-                Some((_, Echo::Content { ino, mtime, size })) if self.contents.get(&ino) == Some(&(mtime, size)) => {
+                Some((_, Echo::Content { ino, mtime, size }))
+                    if self.contents.get(&ino) == Some(&(mtime, size)) =>
+                {
                     self.contents.remove(&ino);
                 }
                 Some((at, Echo::Attributes(ino))) if self.attributes.get(&ino) == Some(&at) => {
@@ -226,9 +228,11 @@ mod tests {
     fn everything_is_forgotten_in_time() {
         let (teller, mut heard) = channel().expect("channel");
         let (mut echoes, now) = (Echoes::default(), Instant::now());
-        for echo in [Echo::Name(Deed::MovedTo, 1, b"x".to_vec()), Echo::Content { ino: 1, mtime: 1, size: 1 },
-            Echo::Attributes(1)]
-        {
+        for echo in [
+            Echo::Name(Deed::MovedTo, 1, b"x".to_vec()),
+            Echo::Content { ino: 1, mtime: 1, size: 1 },
+            Echo::Attributes(1),
+        ] {
             teller.tell(&echo);
         }
         echoes.hear(&mut heard, now);

@@ -59,7 +59,11 @@ fn send(waiting: &Receiver<Vec<v1::FileEvent>>, stream: &Mutex<Option<UnixStream
         for events in batch.chunks(PER_FRAME) {
             let Ok(bytes) = frame::encode(&v1::FileEvents { events: events.to_vec() }) else { continue };
             // Not under the lock: a guest that does not read must not hold up its successor.
-            let to = stream.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(|s| s.try_clone().ok());
+            let to = stream
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .and_then(|s| s.try_clone().ok());
             let Some(mut to) = to else { continue };
             if to.write_all(&bytes).is_ok() {
                 sent.fetch_add(events.len() as u64, Ordering::Relaxed);

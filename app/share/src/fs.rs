@@ -333,7 +333,11 @@ impl Inner {
         if !self.vouched(export, inode) {
             return options;
         }
-        if dir { options | OpenOptions::KEEP_CACHE | OpenOptions::CACHE_DIR } else { options | OpenOptions::KEEP_CACHE }
+        if dir {
+            options | OpenOptions::KEEP_CACHE | OpenOptions::CACHE_DIR
+        } else {
+            options | OpenOptions::KEEP_CACHE
+        }
     }
 
     /// Tells the watcher that the guest did something to a name.

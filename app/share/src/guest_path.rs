@@ -56,7 +56,11 @@ pub fn whose(path: &Path) -> Whose {
 
 /// Where an export of `path` is in the guest.
 pub fn in_guest(path: &Path) -> PathBuf {
-    if SYSTEM.iter().any(|base| path.starts_with(base)) { join(Path::new(ASIDE), path) } else { path.to_owned() }
+    if SYSTEM.iter().any(|base| path.starts_with(base)) {
+        join(Path::new(ASIDE), path)
+    } else {
+        path.to_owned()
+    }
 }
 
 fn join(base: &Path, path: &Path) -> PathBuf {
@@ -69,9 +73,17 @@ mod tests {
 
     #[test]
     fn the_machine_keeps_what_is_its_own() {
-        for path in ["/", "/dev", "/dev/kvm", "/proc", "/sys/fs/cgroup", "/var/run/docker.sock", "/run/docker.sock",
-            "/lib/modules", "/var/lib/docker/volumes/x/_data"]
-        {
+        for path in [
+            "/",
+            "/dev",
+            "/dev/kvm",
+            "/proc",
+            "/sys/fs/cgroup",
+            "/var/run/docker.sock",
+            "/run/docker.sock",
+            "/lib/modules",
+            "/var/lib/docker/volumes/x/_data",
+        ] {
             assert_eq!(whose(Path::new(path)), Whose::Machine, "{path}");
         }
         for path in ["/home/a", "/srv", "/etc/localtime", "/tmp/x", "/var/lib/postgres", "/devices"] {

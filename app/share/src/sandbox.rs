@@ -72,7 +72,8 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
 /// # Errors
 /// That of the system call that failed.
 pub(crate) fn detached(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = rustix::mount::open_tree(CWD, path, flags)?;
     let mut set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     if read_only {
@@ -240,7 +241,9 @@ fn is_filtered() -> bool {
 }
 
 fn root_is_empty() -> bool {
-    let Ok(root) = rustix::fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else { return false };
+    let Ok(root) = rustix::fs::open("/", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else {
+        return false;
+    };
     let mut buffer = Vec::with_capacity(4096);
     let mut entries = rustix::fs::RawDir::new(root.as_fd(), buffer.spare_capacity_mut());
     while let Some(Ok(entry)) = entries.next() {

@@ -147,7 +147,8 @@ impl Server {
                 (Call::Remove { id }, _) => {
                     self.exports.remove(&id);
                     self.failed.retain(|(failed, _)| *failed != id);
-                    self.order(&Order::Remove { id }, None).map_or_else(|why| refusal("export", why), |()| Answer::Done)
+                    self.order(&Order::Remove { id }, None)
+                        .map_or_else(|why| refusal("export", why), |()| Answer::Done)
                 }
                 (Call::Status, _) => Answer::Status(self.status()),
                 (Call::Watch { paths, exclude, vouch }, _) => self.watch(paths, exclude, vouch),
@@ -186,7 +187,10 @@ impl Server {
             let name = path.file_name().map(|name| name.as_encoded_bytes().to_vec());
             (path.parent().unwrap_or(Path::new("/")), name)
         } else {
-            return Err(format!("failed to share `{}`: only folders and files can be shared", path.display()));
+            return Err(format!(
+                "failed to share `{}`: only folders and files can be shared",
+                path.display()
+            ));
         };
         let tree = sandbox::detached(folder, export.read_only).map_err(said)?;
         self.order(&Order::Add { id: export.id.clone(), only }, Some(&tree))
@@ -203,7 +207,8 @@ impl Server {
         wanted.dedup();
         // Nothing that is about to be left unwatched is vouched for, and what the guest kept of it must go.
         let kept: Vec<PathBuf> = self.watched.iter().filter(|path| wanted.contains(path)).cloned().collect();
-        let gone: Vec<_> = self.watched.iter().filter(|path| !wanted.contains(path)).map(|p| watch::rescan(p)).collect();
+        let gone: Vec<_> =
+            self.watched.iter().filter(|path| !wanted.contains(path)).map(|p| watch::rescan(p)).collect();
         if !gone.is_empty() {
             if let Err(why) = self.vouch(&kept, &exclude, vouch) {
                 return refusal("watch", why);
@@ -230,7 +235,8 @@ impl Server {
             Some((export.id.clone(), below.components().map(name).collect::<Vec<_>>()))
         };
         let paths = if vouch { watched.iter().filter_map(place).collect() } else { Vec::new() };
-        let last = |pattern: &String| Path::new(pattern).file_name().map(|name| name.as_encoded_bytes().to_vec());
+        let last =
+            |pattern: &String| Path::new(pattern).file_name().map(|name| name.as_encoded_bytes().to_vec());
         let skipped = exclude.iter().filter_map(last).collect();
         self.order(&Order::Vouch { paths, skipped, echoing: !watched.is_empty() }, None)
     }

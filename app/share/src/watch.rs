@@ -461,7 +461,8 @@ impl Watcher {
         if one.mask & ATTRIB != 0 {
             return self.echoes.attributes(found.ino(), now);
         }
-        let mtime = (found.mtime() as u64).saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec() as u64);
+        let mtime =
+            (found.mtime() as u64).saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec() as u64);
         one.mask & (MODIFY | CLOSE_WRITE) != 0 && self.echoes.content(found.ino(), mtime, found.size())
     }
 }

@@ -64,12 +64,18 @@ pub(crate) fn run(listener: Listener, control: OwnedFd, echo: Teller, files: u64
     std::process::exit(code)
 }
 
-fn serve(mut listener: Listener, control: OwnedFd, echo: Teller, files: u64) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(
+    mut listener: Listener,
+    control: OwnedFd,
+    echo: Teller,
+    files: u64,
+) -> Result<(), Box<dyn std::error::Error>> {
     let keep = [listener.as_raw_fd(), control.as_raw_fd(), echo.raw()];
     let (proc_fd, found) = match sandbox::confine(&keep) {
         Ok(confined) => confined,
         Err(error) => {
-            let why = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            let why =
+                std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
             packets::send(&control, &Word::Failed(format!("{error}{why}")), None)?;
             return Err(error.into());
         }
@@ -113,7 +119,9 @@ fn obey(shares: &Shares, control: &OwnedFd) -> io::Result<()> {
                 Ok(())
             }
             (Order::Vouch { paths, skipped, echoing }, _) => {
-                let names = |path: Vec<Vec<u8>>| path.into_iter().filter_map(|name| CString::new(name).ok()).collect();
+                let names = |path: Vec<Vec<u8>>| {
+                    path.into_iter().filter_map(|name| CString::new(name).ok()).collect()
+                };
                 let paths: Vec<_> = paths.into_iter().map(|(id, path)| (id, names(path))).collect();
                 shares.vouch(&paths, skipped, echoing);
                 Ok(())

@@ -13,17 +13,23 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
-use slipway_relay::ports::{PortSpec, PublishedPort};
+use slipway_relay::{
+    http::{Review, Verdict},
+    ports::{PortSpec, PublishedPort},
+};
 use slipway_vm::ExitReason;
 use slipway_vsock::{ConnectError, GuestStream, Transport};
 use tokio::{
     net::UnixStream,
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::wire::{Answer, Call, Failure, FailureKind, PacketSocket, PortFailure, Reply, Request, Status};
+use crate::{
+    reviews::{bytes_of, file_of},
+    wire::{Answer, Call, Failure, FailureKind, PacketSocket, PortFailure, Reply, Request, Status, Word},
+};
 
 /// How long a shim may take to answer; beyond its own deadline for the guest, which is 5 s.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -67,6 +73,15 @@ pub enum Life {
     Lost,
 }
 
+/// A request to the engine that waits for a word; to be answered by [`ShimClient::reviewed`].
+#[derive(Debug)]
+pub struct Asked {
+    /// Its number.
+    pub ask: u64,
+    /// The request.
+    pub review: Review,
+}
+
 /// A connection to a shim. Clones share it.
 #[derive(Debug, Clone)]
 pub struct ShimClient {
@@ -74,6 +89,7 @@ pub struct ShimClient {
     waiting: Waiting,
     next_id: Arc<Mutex<u64>>,
     life: watch::Receiver<Life>,
+    reviews: Arc<Mutex<Option<mpsc::Receiver<Asked>>>>,
     _reader: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -88,12 +104,14 @@ impl ShimClient {
         let socket = Arc::new(socket);
         let waiting = Waiting::default();
         let (tell, life) = watch::channel(Life::Runs);
-        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), tell));
+        let (asking, reviews) = mpsc::channel(64);
+        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), tell, asking));
         Ok(Self {
             socket,
             waiting,
             next_id: Arc::new(Mutex::new(1)),
             life,
+            reviews: Arc::new(Mutex::new(Some(reviews))),
             _reader: Arc::new(AbortOnDropHandle::new(reader)),
         })
     }
@@ -170,6 +188,41 @@ impl ShimClient {
         self.act(Call::Kill { grace_ms }).await
     }
 
+    /// Asks the share server.
+    ///
+    /// # Errors
+    /// See [`ShimClientError`]; what the share server refuses is in its answer.
+    pub async fn share(
+        &self,
+        ask: slipway_share::wire::Call,
+    ) -> Result<slipway_share::wire::Answer, ShimClientError> {
+        match self.ask(Call::Share { ask }, None).await? {
+            (Answer::Share { said }, _) => Ok(said),
+            (other, _) => Err(unexpected(&other)),
+        }
+    }
+
+    /// Requests to the engine that wait for a word. Given once.
+    pub fn take_reviews(&self) -> Option<mpsc::Receiver<Asked>> {
+        self.reviews.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Says that word.
+    ///
+    /// # Errors
+    /// See [`ShimClientError`].
+    pub async fn reviewed(&self, ask: u64, verdict: Verdict) -> Result<(), ShimClientError> {
+        let (word, body) = match verdict {
+            Verdict::Pass => (Word::Pass, None),
+            Verdict::Refuse { status, message } => (Word::Refuse { status, message }, None),
+            Verdict::Replace(bytes) => match file_of(&bytes) {
+                Ok(file) => (Word::Replace, Some(file)),
+                Err(error) => (Word::Refuse { status: 503, message: error.to_string() }, None),
+            },
+        };
+        self.ask(Call::Reviewed { ask, word }, body.as_ref()).await.map(drop)
+    }
+
     async fn act(&self, call: Call) -> Result<(), ShimClientError> {
         match self.ask(call, None).await? {
             (Answer::Done, _) => Ok(()),
@@ -223,12 +276,24 @@ fn unexpected(answer: &Answer) -> ShimClientError {
     ShimClientError::Failed(Failure { kind: FailureKind::Invalid, message })
 }
 
-async fn read(socket: Arc<PacketSocket>, waiting: Waiting, tell: watch::Sender<Life>) {
+async fn read(
+    socket: Arc<PacketSocket>,
+    waiting: Waiting,
+    tell: watch::Sender<Life>,
+    asking: mpsc::Sender<Asked>,
+) {
     loop {
         match socket.receive::<Reply>().await {
             Ok(Some((Reply { answer: Answer::Exited(reason), .. }, _))) => {
                 tell.send_replace(Life::Ended(reason));
                 break;
+            }
+            Ok(Some((Reply { answer: Answer::Review { ask, path }, .. }, fd))) => {
+                let Ok(body) = bytes_of(fd) else { continue };
+                // Dropped when nobody takes them: the shim tells its client that there was no answer.
+                if asking.try_send(Asked { ask, review: Review { path, body } }).is_err() {
+                    tracing::warn!("a request to the engine was not looked at");
+                }
             }
             Ok(Some((reply, fd))) => {
                 let asker = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&reply.id);

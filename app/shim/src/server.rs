@@ -21,15 +21,24 @@ use std::{
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use slipway_protocol::ports::GuestPort;
-use slipway_relay::ports::{BindError, PortSpec, Publisher};
+use slipway_protocol::ports::{ENGINE, GuestPort};
+use slipway_relay::{
+    http,
+    ports::{BindError, PortSpec, Publisher},
+};
 use slipway_vm::{Driver, DriverError, ExitReason, Machine, MachineSpec};
 use slipway_vsock::{ConnectError, Transport};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    io::AsyncReadExt,
+    net::UnixStream,
+    sync::{mpsc, oneshot, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::wire::{
-    Answer, Call, Failure, FailureKind, PacketSocket, PortFailure, Reply, Request, Status, VERSION,
+use crate::{
+    reviews::Reviews,
+    share::{Share, ShareConfig},
+    wire::{Answer, Call, Failure, FailureKind, PacketSocket, PortFailure, Reply, Request, Status, VERSION},
 };
 
 /// Bytes of the console that travel with a status.
@@ -53,6 +62,9 @@ pub struct ShimConfig {
     pub accel_verdict: PathBuf,
     /// The VM program; `None` searches `PATH`.
     pub vmm_binary: Option<PathBuf>,
+    /// Host folders; `None` for a machine without the device.
+    #[serde(default)]
+    pub share: Option<ShareConfig>,
 }
 
 /// The shim could not do its part.
@@ -128,7 +140,22 @@ pub async fn run(
     // Ours to remove: the lock says that nobody else lives here.
     let _ = std::fs::remove_file(&config.socket);
     let _ = std::fs::remove_file(&config.exit_file);
-    let mut machine = driver.start(&config.spec).await.map_err(ShimError::Start)?;
+    let tasks = TaskTracker::new();
+    let mut spec = config.spec.clone();
+    let share = match &config.share {
+        None => Err("host folders are switched off".to_owned()),
+        Some(share) => match std::env::current_exe() {
+            Ok(exe) => Share::start(&exe, share, &tasks).await,
+            Err(error) => Err(format!("failed to find the own program: {error}")),
+        },
+    };
+    match (&share, &config.share) {
+        (Ok(_), Some(config)) => spec.share_socket = Some(config.socket.clone()),
+        // Containers without host folders are better than none; whoever needs one hears why it is not there.
+        (Err(why), Some(_)) => tracing::error!(why, "the machine has no host folders"),
+        (_, None) => {}
+    }
+    let mut machine = driver.start(&spec).await.map_err(ShimError::Start)?;
     let listener = match PacketSocket::listen(&config.socket) {
         Ok(listener) => listener,
         Err(source) => {
@@ -141,10 +168,15 @@ pub async fn run(
 
     let (acts, act) = mpsc::channel(64);
     let (ended, end) = watch::channel(None);
-    let tasks = TaskTracker::new();
     let serving = CancellationToken::new();
     let ports = Arc::new(Publisher::new(machine.transport()));
-    let daemon = Daemon { transport: machine.transport(), acts, ports: Arc::clone(&ports) };
+    let daemon = Daemon {
+        transport: machine.transport(),
+        acts,
+        ports: Arc::clone(&ports),
+        share: share.map(|share| share.with_guest(machine.transport())),
+        reviews: Arc::default(),
+    };
     tasks.spawn(accept(listener, daemon, end, tasks.clone(), serving.clone()));
 
     let reason = own(&mut *machine, act, stop).await;
@@ -251,6 +283,10 @@ async fn accept(
 #[derive(Clone)]
 struct Daemon {
     transport: Arc<dyn Transport>,
+    /// Or why there is none.
+    share: Result<Share, String>,
+    /// Requests to the engine that wait for a daemon's word.
+    reviews: Arc<Reviews>,
     acts: mpsc::Sender<Act>,
     ports: Arc<Publisher>,
 }
@@ -263,7 +299,13 @@ struct Connected {
 }
 
 impl Connected {
-    async fn serve(self, mut end: watch::Receiver<Option<ExitReason>>, tasks: TaskTracker) {
+    async fn serve(self, end: watch::Receiver<Option<ExitReason>>, tasks: TaskTracker) {
+        self.daemon.reviews.connected(Arc::clone(&self.socket));
+        self.converse(end, tasks).await;
+        self.daemon.reviews.gone(&self.socket);
+    }
+
+    async fn converse(&self, mut end: watch::Receiver<Option<ExitReason>>, tasks: TaskTracker) {
         loop {
             tokio::select! {
                 reason = ending(&mut end) => {
@@ -276,7 +318,8 @@ impl Connected {
                     Ok(Some((request, fd))) => {
                         let daemon = self.clone();
                         // Each in its own task: a dial that waits for the guest delays no other request.
-                        tasks.spawn(async move { daemon.answer(request, fd).await });
+                        let streams = tasks.clone();
+                        tasks.spawn(async move { daemon.answer(request, fd, &streams).await });
                     }
                     Ok(None) => return,
                     Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -292,8 +335,14 @@ impl Connected {
         }
     }
 
-    async fn answer(&self, request: Request, fd: Option<OwnedFd>) {
+    async fn answer(&self, request: Request, fd: Option<OwnedFd>, streams: &TaskTracker) {
         let (answer, back) = match (request.call, fd) {
+            (Call::Splice { port, head }, Some(fd)) if port == ENGINE.0 => {
+                match self.to_engine(fd, head, streams).await {
+                    Ok(()) => (Answer::Done, None),
+                    Err((error, fd)) => (Answer::Failed(failure(&error)), Some(fd)),
+                }
+            }
             (Call::Splice { port, head }, Some(fd)) => {
                 match self.daemon.transport.splice(GuestPort(port), fd, Bytes::from(head)).await {
                     Ok(()) => (Answer::Done, None),
@@ -313,6 +362,19 @@ impl Connected {
             (Call::Status, _) => (self.act(Act::Status, Answer::Status).await, None),
             (Call::Pause, _) => (self.act(Act::Pause, done).await, None),
             (Call::Resume, _) => (self.act(Act::Resume, done).await, None),
+            (Call::Reviewed { ask, word }, body) => {
+                self.daemon.reviews.spoken(ask, word, body);
+                (Answer::Done, None)
+            }
+            (Call::Share { ask }, _) => {
+                let said = match &self.daemon.share {
+                    Ok(share) => share.ask(ask).await,
+                    Err(why) => {
+                        slipway_share::wire::Answer::Failed { code: "no-shares".into(), message: why.clone() }
+                    }
+                };
+                (Answer::Share { said }, None)
+            }
             (Call::Kill { grace_ms }, _) => {
                 let sent = self.daemon.acts.send(Act::Kill(Duration::from_millis(grace_ms))).await;
                 (sent.map_or_else(|_| gone(), |()| Answer::Done), None)
@@ -336,6 +398,36 @@ impl Connected {
                 message: format!("a task failed: {error}"),
             }),
         }
+    }
+
+    /// Carries a client's stream to the engine, where its requests are seen. It goes on when the daemon is gone.
+    async fn to_engine(
+        &self,
+        fd: OwnedFd,
+        head: Vec<u8>,
+        streams: &TaskTracker,
+    ) -> Result<(), (ConnectError, OwnedFd)> {
+        let engine = match self.daemon.transport.connect(ENGINE).await {
+            Ok(engine) => engine,
+            Err(error) => return Err((error, fd)),
+        };
+        let io = |source| ConnectError::Io { port: ENGINE, source };
+        let client = std::os::unix::net::UnixStream::from(fd);
+        // The copy comes back when the runtime takes no more.
+        let copy = match client.set_nonblocking(true).and_then(|()| client.try_clone()) {
+            Ok(copy) => copy,
+            Err(error) => return Err((io(error), client.into())),
+        };
+        let client = UnixStream::from_std(client).map_err(|error| (io(error), copy.into()))?;
+        let reviews = Arc::clone(&self.daemon.reviews);
+        streams.spawn(async move {
+            let (reader, writer) = tokio::io::split(client);
+            let client = tokio::io::join(std::io::Cursor::new(head).chain(reader), writer);
+            if let Err(error) = http::carry(client, engine, &*reviews).await {
+                tracing::debug!(%error, "a client's stream broke off");
+            }
+        });
+        Ok(())
     }
 
     async fn act<T>(

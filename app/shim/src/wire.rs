@@ -65,6 +65,18 @@ pub enum Call {
         /// In milliseconds.
         grace_ms: u64,
     },
+    /// The word on a request that was asked about by [`Answer::Review`]. Answered by [`Answer::Done`].
+    Reviewed {
+        /// That answer's number.
+        ask: u64,
+        /// The word; the body that replaces the request's comes as a file with this packet.
+        word: Word,
+    },
+    /// Ask the share server; answered by [`Answer::Share`].
+    Share {
+        /// What to ask.
+        ask: slipway_share::wire::Call,
+    },
 }
 
 /// Shim to daemon: an answer, or with id 0 the news that the machine ended.
@@ -95,6 +107,35 @@ pub enum Answer {
     Failed(Failure),
     /// The machine ended; the last message.
     Exited(ExitReason),
+    /// With id 0: may this request to the engine pass? Its body comes as a file with this packet.
+    Review {
+        /// To be named in [`Call::Reviewed`].
+        ask: u64,
+        /// Of the request's first line.
+        path: String,
+    },
+    /// What the share server says.
+    Share {
+        /// Its answer.
+        said: slipway_share::wire::Answer,
+    },
+}
+
+/// The word on a request to the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "word", rename_all = "kebab-case")]
+pub enum Word {
+    /// As it is.
+    Pass,
+    /// With the body that comes beside.
+    Replace,
+    /// Not at all.
+    Refuse {
+        /// HTTP's.
+        status: u16,
+        /// For a person.
+        message: String,
+    },
 }
 
 /// The state of the machine.
@@ -179,7 +220,8 @@ impl PacketSocket {
         Self::from_fd(socket)
     }
 
-    fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+    /// Takes over a packet socket that does not block.
+    pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self(UnixStream::from_std(fd.into())?))
     }
 

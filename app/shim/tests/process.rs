@@ -38,12 +38,14 @@ fn config(dir: &Path) -> ShimConfig {
             run_dir: dir.into(),
             console_log: path("console.log"),
             accel: AccelChoice::Auto,
+            share_socket: None,
         },
         lock: path("shim.lock"),
         socket: path("shim.sock"),
         exit_file: path("exit.json"),
         accel_verdict: path("accel.json"),
         vmm_binary: None,
+        share: None,
     }
 }
 

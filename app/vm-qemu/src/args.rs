@@ -118,6 +118,10 @@ pub(crate) fn machine(
             option("-device", "vhost-user-vsock-pci,chardev=vsock0".into());
         }
     }
+    if let Some(socket) = &spec.share_socket {
+        option("-chardev", with_path("socket,id=share0,path=", socket, ""));
+        option("-device", "vhost-user-fs-pci,chardev=share0,tag=slipway,queue-size=1024".into());
+    }
     option("-chardev", with_path("socket,id=qmp0,path=", qmp_socket, ",server=on,wait=off"));
     option("-mon", "chardev=qmp0,mode=control".into());
     args.extend(accelerator(accel, version));
@@ -144,6 +148,7 @@ mod tests {
             run_dir: "/r".into(),
             console_log: "/l/console.log".into(),
             accel: AccelChoice::Auto,
+            share_socket: Some("/r/share.sock".into()),
         }
     }
 
@@ -167,6 +172,7 @@ mod tests {
             -netdev\nuser,id=net0,ipv6=off\n-device\nvirtio-net-pci,netdev=net0\n-device\nvirtio-rng-pci\n\
             -device\nvirtio-balloon-pci,free-page-reporting=on\n\
             -chardev\nsocket,id=vsock0,path=/r/vsock.sock\n-device\nvhost-user-vsock-pci,chardev=vsock0\n\
+            -chardev\nsocket,id=share0,path=/r/share.sock\n-device\nvhost-user-fs-pci,chardev=share0,tag=slipway,queue-size=1024\n\
             -chardev\nsocket,id=qmp0,path=/r/qmp.sock,server=on,wait=off\n-mon\nchardev=qmp0,mode=control\n\
             -accel\ntcg,thread=single,tb-size=512\n-cpu\nmax,-cx16\n\
             -nodefaults\n-no-user-config\n-display\nnone\n-no-reboot\n\

@@ -47,6 +47,7 @@ fn bench() -> Option<Bench> {
         run_dir: dir.path().into(),
         console_log: dir.path().join("console.log"),
         accel: AccelChoice::Tcg,
+        share_socket: None,
     };
     let config =
         QemuConfig { binary: None, probe_kernel: kernel, verdict_file: dir.path().join("accel.json") };

@@ -91,6 +91,7 @@ async fn boot(dir: &Path, kernel: PathBuf, guest: &Path) -> Box<dyn Machine> {
         run_dir: dir.into(),
         console_log: dir.join("console.log"),
         accel: AccelChoice::Auto,
+        share_socket: None,
     };
     let config = QemuConfig { binary: None, probe_kernel: kernel, verdict_file: dir.join("accel.json") };
     let machine = QemuDriver::new(config).start(&spec).await.expect("starts");

@@ -36,6 +36,9 @@ pub struct MachineSpec {
     pub console_log: PathBuf,
     /// Which accelerator to use.
     pub accel: AccelChoice,
+    /// Where the share server listens (vhost-user-fs, tag `slipway`); `None`: no such device.
+    #[serde(default)]
+    pub share_socket: Option<PathBuf>,
 }
 
 /// What the person asked for.

@@ -26,6 +26,12 @@ pub(crate) struct Guest {
     /// Image archives for the first start; `welcome.tar` holds the repository `slipway/welcome`.
     #[serde(default)]
     pub(crate) images: Vec<PathBuf>,
+    /// The module that delivers the host's file events, below the kernel's modules.
+    #[serde(default)]
+    pub(crate) file_events: Option<PathBuf>,
+    /// Why the image has none.
+    #[serde(default)]
+    pub(crate) file_events_missing: String,
 }
 
 /// One program to keep running.

@@ -15,6 +15,7 @@ pub mod clock;
 mod data_disk;
 mod engine;
 mod exec;
+mod file_events;
 mod guest;
 mod init;
 mod listen;
@@ -25,6 +26,7 @@ pub mod ports;
 mod reaper;
 pub mod serve;
 mod service;
+mod shares;
 mod tool;
 
 pub use init::{stage1, stage2};

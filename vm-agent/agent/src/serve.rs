@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{clock, data_disk, logs::Logs, phases::Board, ports::Ports, reaper::Reaper};
+use crate::{clock, data_disk, logs::Logs, phases::Board, ports::Ports, reaper::Reaper, shares::Shares};
 
 /// How long the host may take for the first frame of a stream, and a target for accepting a dial.
 const FIRST: Duration = Duration::from_secs(10);
@@ -70,6 +70,8 @@ pub struct Guest {
     pub engine: PathBuf,
     /// What the host is to listen on.
     pub ports: Ports,
+    /// The host's folders.
+    pub shares: Shares,
 }
 
 impl Guest {
@@ -141,6 +143,7 @@ impl Guest {
             },
             Some(Call::GetStatus(_)) => reply::Result::Status(self.status()),
             Some(Call::Trim(_)) => self.trim().await,
+            Some(Call::SetShares(wanted)) => reply::Result::Shares(self.shares.set(wanted).await),
             None => failed("unsupported", "this agent does not know the call".into()),
         }
     }

@@ -58,6 +58,7 @@ async fn run(dir: PathBuf, socket: PathBuf) -> std::io::Result<()> {
         reaper: Reaper::new(false),
         engine: socket.clone(),
         ports: Ports::default(),
+        shares: crate::shares::Shares::new(),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&guest.reaper).run());

@@ -191,6 +191,18 @@ impl AgentClient {
         }
     }
 
+    /// Has exactly these folders of the host from now on.
+    ///
+    /// # Errors
+    /// See [`CallError`]; shares that could not be had are in the answer.
+    pub async fn set_shares(&self, shares: Vec<v1::Share>) -> Result<v1::SharesState, CallError> {
+        let call = request::Call::SetShares(v1::SetShares { shares });
+        match self.call(call, CALL * 2).await? {
+            reply::Result::Shares(state) => Ok(state),
+            _ => Err(CallError::Unexpected),
+        }
+    }
+
     async fn done(&self, call: request::Call, patience: Duration) -> Result<(), CallError> {
         match self.call(call, patience).await? {
             reply::Result::Ok(_) => Ok(()),

@@ -43,6 +43,37 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("request-get-status", request(request::Call::GetStatus(v1::GetStatus {}))),
         ("request-trim", request(request::Call::Trim(v1::Trim {}))),
+        (
+            "request-set-shares",
+            request(request::Call::SetShares(v1::SetShares {
+                shares: vec![v1::Share {
+                    id: "a1".into(),
+                    path: b"/home/x".to_vec(),
+                    read_only: true,
+                    file: true,
+                }],
+            })),
+        ),
+        (
+            "reply-shares",
+            reply(reply::Result::Shares(v1::SharesState {
+                failed: vec![failure.clone()],
+                events: true,
+                events_reason: "no module".into(),
+            })),
+        ),
+        (
+            "file-events",
+            v1::FileEvents {
+                events: vec![v1::FileEvent {
+                    mask: 0x40,
+                    cookie: 9,
+                    folder: b"/home".to_vec(),
+                    name: b"x".to_vec(),
+                }],
+            }
+            .encode_to_vec(),
+        ),
         ("reply-ok", reply(reply::Result::Ok(v1::Ok {}))),
         ("reply-failure", reply(reply::Result::Failure(failure.clone()))),
         ("reply-trimmed", reply(reply::Result::Trimmed(v1::Trimmed { bytes: 1 << 40 }))),
@@ -153,6 +184,7 @@ fn a_message_with_fields_of_the_future_is_still_understood() {
             n if n.starts_with("ask") => v1::PortsAsk::decode(&bytes[..]).map(|_| ()),
             n if n.starts_with("answer") => v1::PortsAnswer::decode(&bytes[..]).map(|_| ()),
             "datagram" => v1::Datagram::decode(&bytes[..]).map(|_| ()),
+            "file-events" => v1::FileEvents::decode(&bytes[..]).map(|_| ()),
             "follow" => v1::Follow::decode(&bytes[..]).map(|_| ()),
             _ => v1::LogRecord::decode(&bytes[..]).map(|_| ()),
         };

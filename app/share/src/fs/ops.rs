@@ -69,7 +69,13 @@ impl FileSystem for Shares {
             self.dress(&export, ROOT_ID, &mut attr);
             as_submount(&mut attr);
             let inode = export.number << BITS | ROOT_ID;
-            return Ok(Entry { inode, generation: 0, attr, attr_timeout: root::TIMEOUT, entry_timeout: root::TIMEOUT });
+            return Ok(Entry {
+                inode,
+                generation: 0,
+                attr,
+                attr_timeout: root::TIMEOUT,
+                entry_timeout: root::TIMEOUT,
+            });
         }
         let (export, parent) = self.export(parent)?;
         if export.only.as_deref().is_some_and(|only| parent == ROOT_ID && only != name) {
@@ -170,8 +176,8 @@ impl FileSystem for Shares {
     ) -> io::Result<Entry> {
         let (export, parent) = self.folder(parent)?;
         let name = plain(name)?;
-        let entry =
-            self.lending(&export, parent, || export.fs.mkdir(nobody(ctx), parent, name, mode, umask, bare()))?;
+        let entry = self
+            .lending(&export, parent, || export.fs.mkdir(nobody(ctx), parent, name, mode, umask, bare()))?;
         self.did(Deed::Create, &export, parent, name);
         Ok(self.new_entry(&export, parent, name, entry, &ctx))
     }
@@ -232,7 +238,13 @@ impl FileSystem for Shares {
         Ok(entry)
     }
 
-    fn open(&self, ctx: Context, inode: u64, kill: bool, flags: u32) -> io::Result<(Option<u64>, OpenOptions)> {
+    fn open(
+        &self,
+        ctx: Context,
+        inode: u64,
+        kill: bool,
+        flags: u32,
+    ) -> io::Result<(Option<u64>, OpenOptions)> {
         let (export, inode) = self.folder(inode)?;
         let open = || export.fs.open(nobody(ctx), inode, kill, flags);
         let (handle, options) = self.lending(&export, inode, open)?;
@@ -263,9 +275,7 @@ impl FileSystem for Shares {
         let made = self.lending(&export, parent, || new(flags as i32 | libc::O_EXCL));
         let (entry, handle, options, fresh) = match made {
             Ok((entry, handle, options)) => (entry, handle, options, true),
-            Err(error)
-                if error.raw_os_error() == Some(libc::EEXIST) && flags as i32 & libc::O_EXCL == 0 =>
-            {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) && flags as i32 & libc::O_EXCL == 0 => {
                 let (entry, handle, options) = self.lending(&export, parent, || new(flags as i32))?;
                 (entry, handle, options, false)
             }
@@ -328,7 +338,15 @@ impl FileSystem for Shares {
         export.fs.fsync(nobody(ctx), inode, datasync, handle)
     }
 
-    fn fallocate(&self, ctx: Context, inode: u64, handle: u64, mode: u32, offset: u64, length: u64) -> io::Result<()> {
+    fn fallocate(
+        &self,
+        ctx: Context,
+        inode: u64,
+        handle: u64,
+        mode: u32,
+        offset: u64,
+        length: u64,
+    ) -> io::Result<()> {
         let (export, inode) = self.export(inode)?;
         export.fs.fallocate(nobody(ctx), inode, handle, mode, offset, length)?;
         self.left(&export, inode);
@@ -405,7 +423,8 @@ impl FileSystem for Shares {
         let (export, inode) = self.export(inode)?;
         match self.lending(&export, inode, || export.fs.listxattr(nobody(ctx), inode, size))? {
             ListxattrReply::Names(names) => {
-                let kept = names.split_inclusive(|b| *b == 0).filter(|name| *name != ATTRIBUTE.to_bytes_with_nul());
+                let kept =
+                    names.split_inclusive(|b| *b == 0).filter(|name| *name != ATTRIBUTE.to_bytes_with_nul());
                 Ok(ListxattrReply::Names(kept.flatten().copied().collect()))
             }
             count => Ok(count),
@@ -442,7 +461,10 @@ impl FileSystem for Shares {
             Ok(Listing::Ours(names, from))
         };
         if inode == ROOT_ID {
-            let ids = read(&self.exports).values().filter_map(|e| CString::new(e.id.as_str()).ok()).collect::<Vec<_>>();
+            let ids = read(&self.exports)
+                .values()
+                .filter_map(|e| CString::new(e.id.as_str()).ok())
+                .collect::<Vec<_>>();
             return dots(ids.into_iter().map(|id| (id, u32::from(libc::DT_DIR))).collect());
         }
         let (export, inode) = self.export(inode)?;
@@ -492,7 +514,15 @@ impl FileSystem for Shares {
     ) -> io::Result<usize> {
         let (export, from, to) = self.folders(from, to)?;
         let done = export.fs.copyfilerange(
-            nobody(ctx), from, from_handle, from_offset, to, to_handle, to_offset, length, flags,
+            nobody(ctx),
+            from,
+            from_handle,
+            from_offset,
+            to,
+            to_handle,
+            to_offset,
+            length,
+            flags,
         )?;
         self.left(&export, to);
         Ok(done)

@@ -92,8 +92,10 @@ impl Inner {
         if !owning.is_empty() {
             let (mut now, _) = export.fs.getattr(context(), inode, None)?;
             self.dress(export, inode, &mut now);
-            let uid = if owning.contains(SetattrValid::UID) { attr.uid.into_inner() } else { now.uid.into_inner() };
-            let gid = if owning.contains(SetattrValid::GID) { attr.gid.into_inner() } else { now.gid.into_inner() };
+            let uid =
+                if owning.contains(SetattrValid::UID) { attr.uid.into_inner() } else { now.uid.into_inner() };
+            let gid =
+                if owning.contains(SetattrValid::GID) { attr.gid.into_inner() } else { now.gid.into_inner() };
             self.own(export, inode, (uid, gid), now.mode)?;
             // As a change of owner does on the host, which does not see this one.
             let bits = libc::S_ISUID | if now.mode & libc::S_IXGRP != 0 { libc::S_ISGID } else { 0 };

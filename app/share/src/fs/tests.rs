@@ -56,7 +56,10 @@ fn exports_come_and_go_below_a_root_of_their_own() {
     let root = walk(&shares, &["one"]).expect("there");
     assert_ne!(root.attr.flags & ATTR_SUBMOUNT, 0, "a file system of its own to the guest");
     shares.remove("one");
-    assert_eq!(shares.getattr(who(0), file.inode, None).err().and_then(|e| e.raw_os_error()), Some(libc::ESTALE));
+    assert_eq!(
+        shares.getattr(who(0), file.inode, None).err().and_then(|e| e.raw_os_error()),
+        Some(libc::ESTALE)
+    );
     assert_eq!(walk(&shares, &["one"]).err().and_then(|e| e.raw_os_error()), Some(libc::ENOENT));
 }
 
@@ -120,7 +123,8 @@ fn an_owner_that_a_container_sets_is_remembered_and_the_file_stays_the_persons()
         shares.setattr(who(0), data.inode, set, None, SetattrValid::UID | SetattrValid::GID).expect("chown");
     assert_eq!((attr.uid.into_inner(), attr.gid.into_inner()), (999, 999));
     let flags = (libc::O_CREAT | libc::O_RDWR | libc::O_EXCL) as u32;
-    let (made, _, _) = shares.create(who(999), data.inode, c"base", 0o600, false, flags, 0, bare()).expect("creates");
+    let (made, _, _) =
+        shares.create(who(999), data.inode, c"base", 0o600, false, flags, 0, bare()).expect("creates");
     assert_eq!(made.attr.uid.into_inner(), 999);
     let host = std::fs::metadata(dir.path().join("data/base")).expect("there");
     assert_eq!((host.uid(), host.mode() & 0o777), (rustix::process::geteuid().as_raw(), 0o600));
@@ -130,12 +134,18 @@ fn an_owner_that_a_container_sets_is_remembered_and_the_file_stays_the_persons()
     assert_eq!((again.attr.uid.into_inner(), again.attr.gid.into_inner()), (999, 999));
     // What root makes is the person's, and nobody may see or change how it is kept.
     let root = walk(&shares, &["one"]).expect("there").inode;
-    let (plain, _, _) = shares.create(who(0), root, c"plain", 0o644, false, flags, 0, bare()).expect("creates");
+    let (plain, _, _) =
+        shares.create(who(0), root, c"plain", 0o644, false, flags, 0, bare()).expect("creates");
     assert_eq!(plain.attr.uid.into_inner(), rustix::process::geteuid().as_raw());
     let owner = crate::owner::ATTRIBUTE;
-    assert!(shares.setxattr(who(0), again.inode, owner, b"0:0", 0, virtiofsd::filesystem::SetxattrFlags::empty()).is_err());
+    assert!(
+        shares
+            .setxattr(who(0), again.inode, owner, b"0:0", 0, virtiofsd::filesystem::SetxattrFlags::empty())
+            .is_err()
+    );
     assert!(shares.getxattr(who(0), again.inode, owner, 64).is_err());
-    let virtiofsd::filesystem::ListxattrReply::Names(names) = shares.listxattr(who(0), again.inode, 4096).expect("lists")
+    let virtiofsd::filesystem::ListxattrReply::Names(names) =
+        shares.listxattr(who(0), again.inode, 4096).expect("lists")
     else {
         panic!("a list was asked for")
     };
@@ -153,7 +163,11 @@ fn a_file_of_the_person_that_forbids_its_owner_opens_for_root_in_a_container() {
     shares.add("one", tree(dir.path()), None).expect("adds");
     let entry = walk(&shares, &["one", "object"]).expect("there");
     shares.open(who(0), entry.inode, false, libc::O_RDWR as u32).expect("opens");
-    assert_eq!(std::fs::metadata(&file).expect("there").mode() & 0o777, 0o400, "the permission was given back");
+    assert_eq!(
+        std::fs::metadata(&file).expect("there").mode() & 0o777,
+        0o400,
+        "the permission was given back"
+    );
 }
 
 #[test]
@@ -202,7 +216,8 @@ fn swapping_a_folder_for_a_link_a_hundred_thousand_times_opens_nothing_outside()
     let swaps = AtomicU64::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let at = rustix::fs::open(&inside, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).expect("opens");
+            let at = rustix::fs::open(&inside, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
+                .expect("opens");
             while !done.load(Ordering::Relaxed) {
                 let flags = rustix::fs::RenameFlags::EXCHANGE;
                 rustix::fs::renameat_with(&at, "real", &at, "link", flags).expect("swaps");
@@ -221,8 +236,12 @@ fn swapping_a_folder_for_a_link_a_hundred_thousand_times_opens_nothing_outside()
             for victim in [c"victim", c"fresh"] {
                 let _ = shares.unlink(who(0), entry.inode, victim);
             }
-            if let Ok((made, handle, _)) = shares.create(who(0), entry.inode, c"fresh", 0o644, false, flags, 0, bare()) {
-                shares.release(who(0), made.inode, flags, handle.expect("open"), false, false, None).expect("closes");
+            if let Ok((made, handle, _)) =
+                shares.create(who(0), entry.inode, c"fresh", 0o644, false, flags, 0, bare())
+            {
+                shares
+                    .release(who(0), made.inode, flags, handle.expect("open"), false, false, None)
+                    .expect("closes");
                 let _ = shares.rename(who(0), entry.inode, c"fresh", entry.inode, c"victim", 0);
                 shares.forget(who(0), made.inode, 1);
             }

@@ -58,9 +58,16 @@ impl Running {
                     }
                     continue;
                 }
-                let names =
-                    [(CREATE, "create"), (MODIFY, "modify"), (CLOSE_WRITE, "close"), (ATTRIB, "attrib"),
-                        (DELETE, "delete"), (MOVED_FROM, "from"), (MOVED_TO, "to"), (OVERFLOW, "overflow")];
+                let names = [
+                    (CREATE, "create"),
+                    (MODIFY, "modify"),
+                    (CLOSE_WRITE, "close"),
+                    (ATTRIB, "attrib"),
+                    (DELETE, "delete"),
+                    (MOVED_FROM, "from"),
+                    (MOVED_TO, "to"),
+                    (OVERFLOW, "overflow"),
+                ];
                 let word = names.iter().find(|(bit, _)| event.mask & bit != 0).map_or("?", |(_, word)| word);
                 let dir = if event.mask & ISDIR != 0 { "/" } else { "" };
                 told.push(format!("{word} {}{dir}", name.display()));
@@ -114,7 +121,10 @@ fn what_is_excluded_is_not_watched() {
     std::fs::write(watch.path(".git/objects/x"), "").expect("writes");
     std::fs::write(watch.path(".git/HEAD"), "").expect("writes");
     let told = watch.told("end");
-    assert!(told.contains(&"create .git/HEAD".to_owned()) && !told.iter().any(|t| t.contains("objects/x")), "{told:?}");
+    assert!(
+        told.contains(&"create .git/HEAD".to_owned()) && !told.iter().any(|t| t.contains("objects/x")),
+        "{told:?}"
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustix::{
-    mount::{MountFlags, mount, mount_move},
+    mount::{MountFlags, mount, mount_bind, mount_move},
     system::{RebootCommand, reboot},
 };
 
@@ -21,6 +21,8 @@ use crate::{clock, data_disk};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where the root disk is mounted before it is the root.
 const NEW_ROOT: &str = "/newroot";
+/// Where the image is mounted until its folders are in their places.
+const IMAGE: &str = "/image";
 
 /// Never returns when all goes well.
 pub fn run() -> ExitCode {
@@ -52,11 +54,12 @@ fn boot(began: u64) -> io::Result<std::convert::Infallible> {
         let _ = std::fs::remove_file(module);
     }
     let root = root_disk()?;
-    std::fs::create_dir_all(NEW_ROOT)?;
+    std::fs::create_dir_all(IMAGE)?;
     during(
         &format!("mount {} as the root", root.display()),
-        mount(&root, NEW_ROOT, "erofs", MountFlags::RDONLY, None).map_err(Into::into),
+        mount(&root, IMAGE, "erofs", MountFlags::RDONLY, None).map_err(Into::into),
     )?;
+    during("furnish the root", furnish())?;
     for target in ["/dev", "/proc", "/sys"] {
         let moved = mount_move(target, format!("{NEW_ROOT}{target}"));
         during(&format!("move {target}"), moved.map_err(Into::into))?;
@@ -79,6 +82,28 @@ fn boot(began: u64) -> io::Result<std::convert::Infallible> {
     // SAFETY: both lists end with a null pointer, and their texts live until the call is over.
     unsafe { libc::execve(argv[0], argv.as_ptr(), envp.as_ptr()) };
     during(&format!("start {program}"), Err(io::Error::last_os_error()))
+}
+
+/// The root is an empty folder in memory into which the image's folders are mounted, because a folder of the host may be
+/// at any path, and a mount needs a place. What the image holds stays read-only.
+fn furnish() -> io::Result<()> {
+    std::fs::create_dir_all(NEW_ROOT)?;
+    mount("root", NEW_ROOT, "tmpfs", MountFlags::NODEV, Some(c"mode=755,size=16m"))?;
+    for entry in std::fs::read_dir(IMAGE)? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), Path::new(NEW_ROOT).join(entry.file_name()));
+        if entry.file_type()?.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(&from)?, &to)?;
+        } else if entry.file_type()?.is_dir() {
+            std::fs::create_dir(&to)?;
+            // An empty one is a place for a mount, and the new folder is as good.
+            if std::fs::read_dir(&from)?.next().is_some() {
+                mount_bind(&from, &to)?;
+            }
+        }
+    }
+    // Its folders hold it from now on.
+    rustix::mount::unmount(IMAGE, rustix::mount::UnmountFlags::DETACH).map_err(Into::into)
 }
 
 fn root_disk() -> io::Result<PathBuf> {

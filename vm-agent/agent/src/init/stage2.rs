@@ -27,6 +27,7 @@ use crate::{
     reaper::Reaper,
     serve::Guest,
     service::Keeper,
+    shares::Shares,
 };
 
 /// How long the data disk may take to appear.
@@ -35,6 +36,8 @@ const DISK_PATIENCE: Duration = Duration::from_secs(20);
 const CARD_PATIENCE: Duration = Duration::from_secs(10);
 /// How long containerd may take until it listens.
 const CONTAINERD_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the host may take to say what it shares.
+const SHARES_PATIENCE: Duration = Duration::from_secs(10);
 /// Name and socket of the service that the engine builds on.
 const CONTAINERD: (&str, &str) = ("containerd", "/run/containerd/containerd.sock");
 /// Streams take two descriptors each.
@@ -86,6 +89,7 @@ impl Boot {
             reaper: Arc::clone(&self.reaper),
             engine: PathBuf::from(engine::SOCKET),
             ports: Ports::default(),
+            shares: Shares::new(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self.reaper).run());
@@ -102,7 +106,7 @@ impl Boot {
         let mut booting = JoinSet::new();
         let (arrived, mut arrivals) = mpsc::channel(8);
         let boot = Arc::new(self);
-        booting.spawn(Arc::clone(&boot).bring_up(data, arrived));
+        booting.spawn(Arc::clone(&boot).bring_up(data, Arc::clone(&guest), arrived));
         let time = loop {
             tokio::select! {
                 time = power_off.recv() => break time.unwrap_or(0),
@@ -120,7 +124,7 @@ impl Boot {
     }
 
     /// Everything between the mounts and the first image. What must be undone at power-off is sent to `arrived`.
-    async fn bring_up(self: Arc<Self>, data: PathBuf, arrived: mpsc::Sender<Arrival>) {
+    async fn bring_up(self: Arc<Self>, data: PathBuf, guest: Arc<Guest>, arrived: mpsc::Sender<Arrival>) {
         let image = match guest::load() {
             Ok(image) => image,
             Err(error) => {
@@ -128,7 +132,8 @@ impl Boot {
                 return;
             }
         };
-        let guest::Guest { modules, services, images } = image;
+        let guest::Guest { modules, services, images, file_events, file_events_missing } = image;
+        let file_events = file_events.ok_or(file_events_missing);
         let network = {
             let boot = Arc::clone(&self);
             async move { boot.network(modules).await }
@@ -147,7 +152,9 @@ impl Boot {
             }
             Some(later)
         };
-        let (later, ()) = tokio::join!(disk, network);
+        // Containers that start with the engine find their folders.
+        let shares = self.shares(&guest, file_events);
+        let (later, (), ()) = tokio::join!(disk, network, shares);
         let Some(later) = later else { return };
         for spec in later {
             let _ = arrived.send(Arrival::Service(self.keep(spec))).await;
@@ -226,13 +233,43 @@ impl Boot {
 
     /// Loads what the image lists, in its order; returns what failed.
     fn modules(&self, listed: &[String]) -> Vec<String> {
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let base = Path::new("/usr/lib/modules").join(release.trim());
+        let base = modules_dir();
         let failed = |module: &String| match load_module(&base.join(module)) {
             Ok(()) => None,
             Err(error) => Some(format!("failed to load {module}: {error}")),
         };
         listed.iter().filter_map(failed).collect()
+    }
+
+    /// Waits until the host has said what it shares. A guest without it works, but for what needs it.
+    async fn shares(&self, guest: &Guest, module: Result<PathBuf, String>) {
+        if !Shares::has_device() {
+            return;
+        }
+        self.board.begin("shares");
+        let loaded = match module {
+            Ok(path) => {
+                let path = modules_dir().join(path);
+                let loaded = tokio::task::spawn_blocking(move || {
+                    load_module(&path).map_err(|error| format!("failed to load {}: {error}", path.display()))
+                });
+                loaded.await.unwrap_or_else(|error| Err(error.to_string()))
+            }
+            Err(why) => Err(format!("the image was built without the module: {why}")),
+        };
+        guest.shares.events.set(loaded);
+        if !guest.shares.told(SHARES_PATIENCE).await {
+            self.board.end("shares", PhaseState::Degraded, "the host did not say what it shares");
+            return;
+        }
+        match guest.shares.events.why_not() {
+            None => self.board.end("shares", PhaseState::Done, ""),
+            Some(why) => {
+                let why = format!("changes on the host show as changes of attributes only: {why}");
+                self.logs.say(&why);
+                self.board.end("shares", PhaseState::Degraded, why);
+            }
+        }
     }
 
     fn keep(&self, spec: ServiceSpec) -> Running {
@@ -293,6 +330,12 @@ impl Boot {
         std::fs::create_dir_all(marks)?;
         std::fs::write(mark, archive.as_os_str().as_encoded_bytes())
     }
+}
+
+/// Where this kernel's modules are.
+fn modules_dir() -> PathBuf {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Path::new("/usr/lib/modules").join(release.trim())
 }
 
 /// What the way down has to undo.

@@ -22,6 +22,7 @@ fn guest() -> Served {
         reaper: Reaper::new(false),
         engine: "/nonexistent".into(),
         ports: Ports::default(),
+        shares: Shares::new(),
     };
     Served { guest: Arc::new(guest), power_off }
 }

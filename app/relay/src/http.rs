@@ -1,0 +1,311 @@
+//! The engine's HTTP/1.1, read as far as it must be: to see each request's head on a connection that carries several, and
+//! to hold back those that create something with folders of the host until somebody has said yes.
+//!
+//! ```text
+//!   client ─▶ head ─┬─ creates something ─▶ whole body ─▶ review ─▶ pass | other body | refusal ─▶ next head
+//!                   ├─ ordinary ──────────▶ body as it comes ─────────────────────────────────▶ next head
+//!                   └─ hijack, upgrade, last of its connection, no HTTP at all ─▶ bytes, to the end
+//!   client ◀──────────────────────────────── bytes, always
+//! ```
+//!
+//! Every byte passes as it came, but for bodies that the review replaces and requests that it refuses. Each direction ends
+//! on its own. What is not understood is never held back: it becomes bytes.
+
+use std::io;
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Mutex,
+};
+
+mod head;
+
+pub use head::{Body, Head, Kind, Parsed, creates, parse};
+
+/// Longest body in bytes that is held back for a review.
+const LONGEST: usize = 4 << 20;
+/// Bytes that are read at once.
+const PIECE: usize = 64 << 10;
+
+/// A request that waits for a word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Review {
+    /// As in the request's first line.
+    pub path: String,
+    /// Whole, and without its framing.
+    pub body: Vec<u8>,
+}
+
+/// That word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verdict", rename_all = "kebab-case")]
+pub enum Verdict {
+    /// As it is.
+    Pass,
+    /// With this body.
+    Replace(Vec<u8>),
+    /// Not at all; the client hears why, in Docker's own form.
+    Refuse {
+        /// HTTP's.
+        status: u16,
+        /// For a person.
+        message: String,
+    },
+}
+
+/// Says that word.
+#[async_trait]
+pub trait Reviewer: Send + Sync {
+    /// Judges a request; bounded in time.
+    async fn review(&self, asked: Review) -> Verdict;
+}
+
+/// Carries one connection of a client to the engine until both directions have ended.
+///
+/// # Errors
+/// The client can be written to no more: both directions end. An engine that takes no more does not, because its last answer
+/// may still be on its way.
+pub async fn carry(
+    client: impl AsyncRead + AsyncWrite,
+    engine: impl AsyncRead + AsyncWrite,
+    reviewer: &dyn Reviewer,
+) -> io::Result<()> {
+    let (from_client, to_client) = tokio::io::split(client);
+    let (from_engine, to_engine) = tokio::io::split(engine);
+    // Refusals are ours to write, between two answers of the engine.
+    let to_client = Mutex::new(to_client);
+    let requests = async {
+        let mut requests = Requests {
+            from: from_client,
+            to: to_engine,
+            read: BytesMut::new(),
+            answers: &to_client,
+            reviewer,
+        };
+        if let Err(error) = requests.carry().await {
+            tracing::debug!(%error, "a client's requests broke off");
+        }
+        let _ = requests.to.shutdown().await;
+        Ok(())
+    };
+    let answers = async {
+        let mut from = from_engine;
+        let mut piece = BytesMut::with_capacity(PIECE);
+        loop {
+            piece.clear();
+            if from.read_buf(&mut piece).await? == 0 {
+                return to_client.lock().await.shutdown().await;
+            }
+            to_client.lock().await.write_all(&piece).await?;
+        }
+    };
+    tokio::try_join!(requests, answers).map(drop)
+}
+
+struct Requests<'a, R, W, A> {
+    from: R,
+    to: W,
+    /// Read, and not yet passed on.
+    read: BytesMut,
+    answers: &'a Mutex<A>,
+    reviewer: &'a dyn Reviewer,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, A: AsyncWrite + Unpin> Requests<'_, R, W, A> {
+    /// False at the end.
+    async fn more(&mut self) -> io::Result<bool> {
+        self.read.reserve(PIECE);
+        Ok(self.from.read_buf(&mut self.read).await? > 0)
+    }
+
+    async fn pass(&mut self, count: usize) -> io::Result<()> {
+        let bytes = self.read.split_to(count);
+        self.to.write_all(&bytes).await
+    }
+
+    async fn carry(&mut self) -> io::Result<()> {
+        loop {
+            let head = loop {
+                match parse(&self.read) {
+                    Parsed::Head(head) => break head,
+                    Parsed::More => {
+                        if !self.more().await? {
+                            return self.bytes().await;
+                        }
+                    }
+                    Parsed::Other => return self.bytes().await,
+                }
+            };
+            match (&head.creates, head.body) {
+                (Some(_), Body::Length(_) | Body::Chunked) => {
+                    if !self.create(&head).await? || head.last {
+                        return self.bytes().await;
+                    }
+                }
+                _ if head.last => return self.bytes().await,
+                (_, Body::Length(length)) => {
+                    self.pass(head.length).await?;
+                    self.body(length).await?;
+                }
+                (_, Body::Chunked) => {
+                    self.pass(head.length).await?;
+                    if !self.chunks(None).await? {
+                        return self.bytes().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Everything that is left, as it comes.
+    async fn bytes(&mut self) -> io::Result<()> {
+        loop {
+            self.pass(self.read.len()).await?;
+            if !self.more().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn body(&mut self, mut length: u64) -> io::Result<()> {
+        while length > 0 {
+            if self.read.is_empty() && !self.more().await? {
+                return Ok(());
+            }
+            let here = usize::try_from(length).unwrap_or(usize::MAX).min(self.read.len());
+            self.pass(here).await?;
+            length -= here as u64;
+        }
+        Ok(())
+    }
+
+    /// One body in chunks: passed on, or with `into` put together there and left unread otherwise. False when it is no such
+    /// body; nothing is lost then.
+    async fn chunks(&mut self, mut into: Option<(&mut Vec<u8>, usize)>) -> io::Result<bool> {
+        // How far the body was understood, while it is not passed on.
+        let mut at = into.as_ref().map_or(0, |(_, from)| *from);
+        loop {
+            let Some(line) = self.line(at).await? else { return Ok(false) };
+            let size = &self.read[at..at + line];
+            let digits = size.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+            let Some(size) =
+                std::str::from_utf8(&size[..digits]).ok().and_then(|d| u64::from_str_radix(d, 16).ok())
+            else {
+                return Ok(false);
+            };
+            at += line;
+            if size == 0 {
+                // Trailers, and the empty line that ends them.
+                loop {
+                    let Some(line) = self.line(at).await? else { return Ok(false) };
+                    at += line;
+                    if self.read[at - line..at].iter().all(|b| *b == b'\r' || *b == b'\n') {
+                        break;
+                    }
+                }
+                match &mut into {
+                    None => self.pass(at).await?,
+                    Some((_, from)) => *from = at,
+                }
+                return Ok(true);
+            }
+            match &mut into {
+                None => {
+                    self.pass(at).await?;
+                    // With the line's end after it.
+                    self.body(size.saturating_add(2)).await?;
+                    at = 0;
+                }
+                Some((body, _)) => {
+                    let Some(end) =
+                        usize::try_from(size).ok().filter(|s| *s <= LONGEST - body.len().min(LONGEST))
+                    else {
+                        return Ok(false);
+                    };
+                    while self.read.len() < at + end + 2 {
+                        if !self.more().await? {
+                            return Ok(false);
+                        }
+                    }
+                    body.extend_from_slice(&self.read[at..at + end]);
+                    at += end + 2;
+                }
+            }
+        }
+    }
+
+    /// Length of the line at `at`, with its end; none when there is no such line.
+    async fn line(&mut self, at: usize) -> io::Result<Option<usize>> {
+        loop {
+            if let Some(end) = self.read[at..].iter().take(head::LONGEST).position(|b| *b == b'\n') {
+                return Ok(Some(end + 1));
+            }
+            if self.read.len() - at > head::LONGEST || !self.more().await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Holds one request back for its review. False when it could not be read as such: it is still there, unread.
+    async fn create(&mut self, head: &Head) -> io::Result<bool> {
+        if head.expects {
+            self.answers.lock().await.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        }
+        let (body, end) = match head.body {
+            Body::Length(length) if length <= LONGEST as u64 => {
+                let end = head.length + length as usize;
+                while self.read.len() < end {
+                    if !self.more().await? {
+                        return Ok(false);
+                    }
+                }
+                (self.read[head.length..end].to_vec(), end)
+            }
+            Body::Length(_) => return Ok(false),
+            Body::Chunked => {
+                let mut body = Vec::new();
+                let Some(end) = self.put_together(&mut body, head.length).await? else { return Ok(false) };
+                (body, end)
+            }
+        };
+        let asked = Review { path: head.path.clone(), body };
+        match self.reviewer.review(asked).await {
+            Verdict::Pass => self.pass(end).await?,
+            Verdict::Replace(body) => {
+                let fresh = head.with_length(&self.read[..head.length], body.len());
+                self.read.advance(end);
+                self.to.write_all(&fresh).await?;
+                self.to.write_all(&body).await?;
+            }
+            Verdict::Refuse { status, message } => {
+                self.read.advance(end);
+                let answer = refusal(status, &message);
+                self.answers.lock().await.write_all(&answer).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn put_together(&mut self, body: &mut Vec<u8>, from: usize) -> io::Result<Option<usize>> {
+        // The end is found again by the same walk, without bytes being moved.
+        let before = self.read.len();
+        if !self.chunks(Some((body, from))).await? {
+            return Ok(None);
+        }
+        debug_assert!(self.read.len() >= before);
+        Ok(head::chunked_end(&self.read, from))
+    }
+}
+
+fn refusal(status: u16, message: &str) -> Bytes {
+    let body = serde_json::json!({ "message": message }).to_string();
+    let reason = if status == 503 { "Service Unavailable" } else { "Bad Request" };
+    let fields = "Content-Type: application/json\r\nServer: Slipway";
+    format!("HTTP/1.1 {status} {reason}\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
+}
+
+#[cfg(test)]
+mod tests;
