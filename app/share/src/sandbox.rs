@@ -40,7 +40,7 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Enters the outer process's namespaces. The next child is the first of the new pid namespace.
+/// Enters the outer process's namespaces, all but the worker's own (see [`fork_into_own_pids`]).
 ///
 /// # Errors
 /// [`SandboxError`]; the process may be half confined and must end.
@@ -48,7 +48,6 @@ pub(crate) fn enter_outer() -> Result<(), SandboxError> {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let spaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWNET;
@@ -264,6 +263,36 @@ pub(crate) fn enter(fd: impl AsFd) -> io::Result<()> {
 pub(crate) fn own_folder() -> io::Result<()> {
     // SAFETY: takes no pointers.
     check(unsafe { libc::unshare(libc::CLONE_FS) }).map(drop)
+}
+
+/// Makes the worker: the first process of a pid namespace. Returns twice: `None` in the worker, the process to wait for in the
+/// caller. That one lies between the two, because a process whose children live in another namespace can have no threads.
+pub(crate) fn fork_into_own_pids() -> io::Result<Option<libc::pid_t>> {
+    let between = fork()?;
+    if between != 0 {
+        return Ok(Some(between));
+    }
+    let ended = |code: i32| -> ! {
+        // SAFETY: ends this process at once; nothing of the caller's is to be flushed twice.
+        unsafe { libc::_exit(code) }
+    };
+    // SAFETY: takes no pointers; the process has one thread.
+    if die_with_parent().is_err() || check(unsafe { libc::unshare(libc::CLONE_NEWPID) }).is_err() {
+        ended(1);
+    }
+    match fork() {
+        Ok(0) => Ok(None),
+        Ok(worker) => {
+            let waited = rustix::process::waitpid(
+                rustix::process::Pid::from_raw(worker),
+                rustix::process::WaitOptions::empty(),
+            );
+            ended(i32::from(
+                !waited.is_ok_and(|ended| ended.is_some_and(|(_, status)| status.exit_status() == Some(0))),
+            ))
+        }
+        Err(_) => ended(1),
+    }
 }
 
 /// Another process, as `fork`: 0 in the child.

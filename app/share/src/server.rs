@@ -63,7 +63,10 @@ pub fn run() -> Result<(), ServerError> {
         }
         Err(error) => {
             let code = if matches!(error, ServerError::Sandbox(_)) { "sandbox" } else { "start" };
-            packets::send(&control, &refusal(code, error.to_string()), None).map_err(ServerError::Control)?;
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            packets::send(&control, &refusal(code, format!("{error}{cause}")), None)
+                .map_err(ServerError::Control)?;
             Err(error)
         }
     }
@@ -92,10 +95,9 @@ impl Server {
         sandbox::die_with_parent().map_err(ServerError::System)?;
         let (ours, theirs) = packets::pair().map_err(ServerError::System)?;
         let (teller, echo) = echo::channel().map_err(ServerError::System)?;
-        let pid = sandbox::fork().map_err(ServerError::System)?;
-        if pid == 0 {
+        let Some(pid) = sandbox::fork_into_own_pids().map_err(ServerError::System)? else {
             worker::run(listener, theirs, teller, files);
-        }
+        };
         drop((listener, theirs, teller));
         let sandbox = match packets::receive::<Word>(&ours) {
             Ok(Some((Word::Confined(found), _))) if found.complete() => found,
