@@ -35,7 +35,7 @@ pub enum ServerError {
     NoStart,
     /// The device's socket could not be made.
     #[error("failed to listen on `{0}`")]
-    Listen(PathBuf),
+    Listen(PathBuf, #[source] io::Error),
     /// The processes could not be confined, and so do not start.
     #[error("the share server cannot be confined on this system: {0}")]
     Sandbox(String),
@@ -72,6 +72,16 @@ pub fn run() -> Result<(), ServerError> {
     }
 }
 
+/// Listens for the VM. The library's own way to make a listener takes the socket's file along when it is dropped, and this
+/// process drops what its worker listens on.
+fn listen(socket: &Path) -> io::Result<Listener> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::os::unix::net::UnixListener::bind(socket).map(Listener::from)
+}
+
 struct Server {
     worker: OwnedFd,
     exports: BTreeMap<String, Export>,
@@ -84,7 +94,7 @@ struct Server {
 
 impl Server {
     fn start(socket: &Path, exports: Vec<Export>) -> Result<Self, ServerError> {
-        let listener = Listener::new(socket, true).map_err(|_| ServerError::Listen(socket.to_owned()))?;
+        let listener = listen(socket).map_err(|error| ServerError::Listen(socket.to_owned(), error))?;
         let files = sandbox::raise_file_limit().saturating_sub(OWN_FILES);
         let unconfined = |error: &dyn std::error::Error| {
             let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
