@@ -75,11 +75,14 @@ pub fn creates(path: &str) -> Option<Kind> {
 fn hijacks(path: &str) -> bool {
     let path = path.split('?').next().unwrap_or(path).trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').collect();
-    match parts.as_slice() {
-        [.., "containers", _, "attach"] | [.., "exec", _, "start"] => true,
-        [.., "attach", "ws"] | [.., "session"] | [.., "grpc"] => true,
-        _ => false,
-    }
+    matches!(
+        parts.as_slice(),
+        [.., "containers", _, "attach"]
+            | [.., "exec", _, "start"]
+            | [.., "attach", "ws"]
+            | [.., "session"]
+            | [.., "grpc"]
+    )
 }
 
 /// Looks at the beginning of what a client sends.
