@@ -90,6 +90,13 @@ pub(crate) enum Verb {
         #[arg(short, long, visible_short_alias = 'f', alias = "force")]
         yes: bool,
     },
+    /// show and change which folders of this computer containers can mount
+    #[command(
+        subcommand,
+        after_help = "examples:\n  slipway mount ls\n  slipway mount add /srv/data --read-only\n  slipway mount rm \
+        /srv/data\n\nthe home folder is shared by the setting `shares.home`"
+    )]
+    Mount(MountVerb),
     /// show or replace the guest image that the machine boots
     #[command(
         subcommand,
@@ -278,6 +285,36 @@ impl ResetArgs {
     }
 }
 
+/// What to do about shared folders.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MountVerb {
+    /// print what is shared
+    Ls {
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// share a folder or file, now and at every start
+    Add {
+        /// folder or file; a link is followed
+        path: PathBuf,
+        /// containers may not change it
+        #[arg(long, visible_alias = "ro")]
+        read_only: bool,
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// share it no longer; containers that use it get errors
+    Rm {
+        /// as `slipway mount ls` names it
+        path: PathBuf,
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 /// What to do about the guest image.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageVerb {
@@ -352,7 +389,9 @@ mod tests {
     #[test]
     fn inner_verbs_are_not_offered() {
         let help = Cli::command().render_long_help().to_string();
-        for verb in ["start", "status", "logs", "shell", "config", "reset", "context", "env", "completion"] {
+        for verb in
+            ["start", "status", "logs", "shell", "config", "reset", "mount", "context", "env", "completion"]
+        {
             assert!(help.contains(&format!("\n  {verb} ")), "{verb}:\n{help}");
         }
         assert!(!help.contains("(inner)"), "{help}");

@@ -10,6 +10,7 @@ mod image;
 mod inner;
 mod integrate;
 mod logs;
+mod mount;
 mod phases;
 mod port;
 mod reach;
@@ -73,6 +74,7 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Delete { yes } => reset::reset(&session, slipway_api::Reset::All, yes).await,
         Verb::Port(what) => port::port(&session, &what).await,
         Verb::Image(what) => image::image(&session, &what).await,
+        Verb::Mount(what) => mount::mount(&session, &what).await,
         Verb::Context(what) => integrate::context(&session, &what).await,
         Verb::Env { shell } => integrate::env(&session, shell),
         Verb::Version { json } => integrate::version(&session, json).await,
