@@ -2,7 +2,8 @@
 # shellcheck shell=bash
 
 # What building needs, and what a machine needs to run.
-BUILD_PACKAGES=(build-essential pkg-config ca-certificates curl erofs-utils gpgv debian-archive-keyring)
+# The last two: what the share server confines itself with.
+BUILD_PACKAGES=(build-essential pkg-config ca-certificates curl erofs-utils gpgv debian-archive-keyring libseccomp-dev libcap-ng-dev)
 RUN_PACKAGES=(qemu-system-x86)
 
 say() { printf '\n== %s (%(%H:%M:%S)T)\n' "$1" -1; }
