@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong ─▶ one machine for all: engine, streams, ports, load, cli ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong ─▶ one machine for all: engine, streams, ports, shares, load, cli ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -14,6 +14,7 @@ mod crash;
 mod engine;
 mod load;
 mod ports;
+mod shares;
 mod streams;
 mod wrong;
 
@@ -77,7 +78,8 @@ fn main() -> ExitCode {
         })
     };
     let mut trials: Vec<Trial> = wrong::TESTS.iter().copied().map(alone).collect();
-    let groups = [engine::TESTS, streams::TESTS, ports::TESTS, load::TESTS, cli::TESTS, crash::TESTS];
+    let groups =
+        [engine::TESTS, streams::TESTS, ports::TESTS, shares::TESTS, load::TESTS, cli::TESTS, crash::TESTS];
     trials.extend(groups.into_iter().flatten().copied().map(shared));
     trials.extend(alone::TESTS.iter().copied().map(alone));
     let conclusion = libtest_mimic::run(&arguments, trials);
