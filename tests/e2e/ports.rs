@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Shared] = &[
     ("ports_udp_carries_there_and_back", udp),
     ("ports_half_close_and_bulk_there_and_back", bulk),
     ("ports_taken_is_refused_with_the_culprit", taken),
+    ("ports_of_the_host_network_are_the_hosts", host_network),
     ("ports_survive_a_killed_daemon", daemon_killed),
 ];
 
@@ -79,12 +80,24 @@ fn tcp(home: &Home) {
 fn udp(home: &Home) {
     let port = free();
     let publish = format!("127.0.0.1:{port}:5300/udp");
+    home.docker(["create", "--name", "echo", "-p", &publish, "box", "/bin/echoes", "5300"]).run().ok();
+    put_echoes(home, "echo");
+    home.docker(["start", "echo"]).run().ok();
+    echoed(port);
+    home.docker(["rm", "-f", "echo"]).run().ok();
+    assert_eq!(listed(home, port), None);
+}
+
+/// The server that sends datagrams back, into a container that is not started yet.
+fn put_echoes(home: &Home, container: &str) {
     let guest =
         std::env::var_os("SLIPWAY_TEST_GUEST").expect("`tests/run` builds it and sets SLIPWAY_TEST_GUEST");
     let server = Path::new(&guest).with_file_name("slipway-test-udp-echo");
-    home.docker(["create", "--name", "echo", "-p", &publish, "box", "/bin/echoes", "5300"]).run().ok();
-    home.docker(["cp"]).arg(server).arg("echo:/bin/echoes").run().ok();
-    home.docker(["start", "echo"]).run().ok();
+    home.docker(["cp"]).arg(server).arg(format!("{container}:/bin/echoes")).run().ok();
+}
+
+/// Waits until a datagram comes back.
+fn echoed(port: u16) {
     let socket = UdpSocket::bind((LOOPBACK, 0)).expect("bound");
     socket.connect((LOOPBACK, port)).expect("connected");
     socket.set_read_timeout(Some(Duration::from_millis(500))).expect("set");
@@ -100,8 +113,6 @@ fn udp(home: &Home) {
         }
     };
     assert_eq!(&answer[..length], b"is anybody there?");
-    home.docker(["rm", "-f", "echo"]).run().ok();
-    assert_eq!(listed(home, port), None);
 }
 
 /// Nobody listened to an earlier datagram.
@@ -155,6 +166,34 @@ fn taken(home: &Home) {
     home.docker(["start", "late"]).run().ok();
     home.wait_for("it is served now", PATIENCE, |_| page(port).contains("200 OK"));
     home.docker(["rm", "-f", "late"]).run().ok();
+}
+
+/// Nothing is published: what listens in the guest's own network does so on the host.
+fn host_network(home: &Home) {
+    let port = free();
+    // Not one of those that clients get in the guest.
+    let datagrams = (20_000..30_000).find(|port| UdpSocket::bind((LOOPBACK, *port)).is_ok()).expect("one");
+    // What listens in a network of its own is not the host's to listen on.
+    let other = free();
+    let apart = format!("exec httpd -f -p 127.0.0.1:{other} -h /etc");
+    home.docker(["run", "-d", "--name", "apart", "box", "sh", "-c", &apart]).run().ok();
+    let script = format!("/bin/echoes {datagrams} & exec httpd -f -p 127.0.0.1:{port} -h /etc");
+    home.docker(["create", "--name", "near", "--network", "host", "box", "sh", "-c", &script]).run().ok();
+    put_echoes(home, "near");
+    home.docker(["start", "near"]).run().ok();
+    home.wait_for("it is served", PATIENCE, |_| page(port).starts_with("HTTP/1."));
+    home.wait_for("the port has its container's name", PATIENCE, |home| {
+        listed(home, port).is_some_and(|p| p["container"]["name"] == "near" && p["origin"] == "listening")
+    });
+    echoed(datagrams);
+    let all = home.slipway(["port", "ls"]).run().ok().text();
+    assert!(all.contains(&format!("0.0.0.0:{datagrams}")), "{all}");
+    nobody_listens(home, other);
+    home.docker(["rm", "-f", "near", "apart"]).run().ok();
+    nobody_listens(home, port);
+    home.wait_for("the datagrams' port is free", PATIENCE, |_| {
+        UdpSocket::bind((LOOPBACK, datagrams)).is_ok()
+    });
 }
 
 fn daemon_killed(home: &Home) {

@@ -98,6 +98,8 @@ impl Boot {
         }
         let (ports, logs) = (guest.ports.clone(), Arc::clone(&self.logs));
         tasks.spawn(async move { ports::local::run(Path::new(ports::local::SOCKET), ports, &logs).await });
+        let (ports, logs) = (guest.ports.clone(), Arc::clone(&self.logs));
+        tasks.spawn(async move { ports::watcher::run(ports::watcher::CGROUPS.into(), ports, &logs).await });
         let logs = Arc::clone(&self.logs);
         // A thread, because /dev/kmsg blocks; it ends with the machine.
         std::thread::Builder::new().name("kmsg".into()).spawn(move || logs.collect_kernel())?;

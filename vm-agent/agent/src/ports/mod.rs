@@ -15,8 +15,10 @@
 
 mod flows;
 pub(crate) mod forward;
+mod listening;
 pub(crate) mod local;
 pub mod stand_in;
+pub(crate) mod watcher;
 
 use std::{
     collections::BTreeMap,

@@ -150,6 +150,38 @@ async fn a_stand_in_that_dies_gives_its_port_up() {
 }
 
 #[tokio::test]
+async fn what_listens_in_the_guests_own_network_is_asked_for_as_long_as_it_does() {
+    let root = tempfile::tempdir().expect("folder");
+    let ports = Ports::default();
+    let watching = tokio::spawn({
+        let (cgroups, ports) = (root.path().to_owned(), ports.clone());
+        async move { watcher::run(cgroups, ports, &crate::logs::Logs::new()).await }
+    });
+    let mut host = Host::connect(&ports).await;
+    host.asked().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+    let address = listener.local_addr().expect("address");
+    let id = "c".repeat(64);
+    let cgroup = root.path().join("docker").join(&id);
+    std::fs::create_dir_all(&cgroup).expect("folders");
+    std::fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string()).expect("written");
+    // Other tests' sockets are this process's too.
+    let asked = loop {
+        if let ports_ask::Ask::Bind(bind) = host.asked().await
+            && bind.host_port == u32::from(address.port())
+        {
+            break bind;
+        }
+    };
+    assert_eq!((&asked.target, &asked.container), (&address.to_string(), &id));
+    assert_eq!((asked.host_ip.as_str(), asked.origin()), ("127.0.0.1", v1::PortOrigin::Listening));
+    host.answer(asked.id, ports_answer::Result::Bound(v1::Ok {})).await;
+    drop(listener);
+    while host.asked().await != ports_ask::Ask::Release(v1::PortRelease { id: asked.id }) {}
+    watching.abort();
+}
+
+#[tokio::test]
 async fn a_forwarded_connection_reaches_its_target_and_keeps_half_closes() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
     let target = listener.local_addr().expect("address").to_string();
