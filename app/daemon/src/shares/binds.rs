@@ -18,17 +18,16 @@ pub(super) fn visit(kind: Kind, body: &mut Value, see: &mut dyn FnMut(&Source) -
     let mut changed = false;
     match kind {
         Kind::Container => {
-            let host = &mut body["HostConfig"];
-            for bind in host["Binds"].as_array_mut().into_iter().flatten() {
+            for bind in items(body, "/HostConfig/Binds") {
                 let Some((source, rest)) = bind.as_str().and_then(split) else { continue };
                 if let Some(other) = see(&Source { path: source.to_owned(), made: true }) {
                     *bind = Value::String(format!("{other}{rest}"));
                     changed = true;
                 }
             }
-            changed |= mounts(&mut host["Mounts"], see);
+            changed |= mounts(items(body, "/HostConfig/Mounts"), see);
         }
-        Kind::Service => changed |= mounts(&mut body["TaskTemplate"]["ContainerSpec"]["Mounts"], see),
+        Kind::Service => changed |= mounts(items(body, "/TaskTemplate/ContainerSpec/Mounts"), see),
         Kind::Volume => changed |= volume(body, see),
     }
     changed
@@ -41,9 +40,14 @@ fn split(bind: &str) -> Option<(&str, &str)> {
     Some(bind.split_at(at))
 }
 
-fn mounts(mounts: &mut Value, see: &mut dyn FnMut(&Source) -> Option<String>) -> bool {
+/// The list at a place of the body, if there is one. Clients send anything: indexing to write panics at what is no object.
+fn items<'a>(body: &'a mut Value, place: &str) -> &'a mut [Value] {
+    body.pointer_mut(place).and_then(Value::as_array_mut).map_or(&mut [], Vec::as_mut_slice)
+}
+
+fn mounts(mounts: &mut [Value], see: &mut dyn FnMut(&Source) -> Option<String>) -> bool {
     let mut changed = false;
-    for mount in mounts.as_array_mut().into_iter().flatten() {
+    for mount in mounts {
         match mount["Type"].as_str() {
             Some("bind") => {
                 let made = mount["BindOptions"]["CreateMountpoint"].as_bool().unwrap_or(false);
@@ -55,12 +59,10 @@ fn mounts(mounts: &mut Value, see: &mut dyn FnMut(&Source) -> Option<String>) ->
                 }
             }
             Some("volume") => {
-                let driver = &mut mount["VolumeOptions"]["DriverConfig"];
-                changed |= options(
-                    driver["Name"].as_str().map(str::to_owned).as_deref(),
-                    &mut driver["Options"],
-                    see,
-                );
+                let name = mount["VolumeOptions"]["DriverConfig"]["Name"].as_str().map(str::to_owned);
+                if let Some(found) = mount.pointer_mut("/VolumeOptions/DriverConfig/Options") {
+                    changed |= options(name.as_deref(), found, see);
+                }
             }
             _ => {}
         }
@@ -70,7 +72,7 @@ fn mounts(mounts: &mut Value, see: &mut dyn FnMut(&Source) -> Option<String>) ->
 
 fn volume(body: &mut Value, see: &mut dyn FnMut(&Source) -> Option<String>) -> bool {
     let driver = body["Driver"].as_str().map(str::to_owned);
-    options(driver.as_deref(), &mut body["DriverOpts"], see)
+    body.pointer_mut("/DriverOpts").is_some_and(|found| options(driver.as_deref(), found, see))
 }
 
 /// The local driver's `type=none, o=bind, device=PATH`.
