@@ -129,8 +129,11 @@ pub fn stamp(ms: u64) -> String {
 pub fn span(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, 0) => format!("{m} min"),
         (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, 0, _) => format!("{h} h"),
         (0, h, m, _) => format!("{h} h {m} min"),
+        (d, 0, _, _) => format!("{d} d"),
         (d, h, _, _) => format!("{d} d {h} h"),
     }
 }
@@ -200,7 +203,10 @@ mod tests {
     fn spans_are_short() {
         assert_eq!(span(7), "7 s");
         assert_eq!(span(67), "1 min 7 s");
+        assert_eq!(span(60), "1 min");
+        assert_eq!(span(3_601), "1 h");
         assert_eq!(span(11_520), "3 h 12 min");
         assert_eq!(span(100_000), "1 d 3 h");
+        assert_eq!(span(172_800), "2 d");
     }
 }
