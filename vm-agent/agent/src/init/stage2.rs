@@ -257,7 +257,8 @@ impl Boot {
                 });
                 loaded.await.unwrap_or_else(|error| Err(error.to_string()))
             }
-            Err(why) => Err(format!("the image was built without the module: {why}")),
+            Err(why) if why.is_empty() => Err("the image has no module for events".into()),
+            Err(why) => Err(format!("the image was built without the module for events: {why}")),
         };
         guest.shares.events.set(loaded);
         if !guest.shares.told(SHARES_PATIENCE).await {
