@@ -5,19 +5,19 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, Response, body::Bytes, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use slipway_protocol::ports::ENGINE;
 use slipway_shim::client::ShimClient;
 use slipway_vsock::Transport;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-/// How long the engine may take to begin its answer.
+/// How long the engine may take to begin its answer, and to end it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest answer in bytes: some ten thousand containers.
-const LONGEST: usize = 64 << 20;
+/// Longest answer in bytes: some thousand containers.
+const LONGEST: usize = 16 << 20;
 /// What changes whose port it is.
-const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22start%22%2C%22rename%22%2C%22die%22%5D%7D";
+const RENAMES: &[&str] = &["start", "rename", "die"];
 
 /// The engine did not say.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,12 @@ impl Container {
 
 /// The containers that run.
 pub(crate) async fn containers(shim: &ShimClient) -> Result<Vec<Container>, EngineError> {
-    let (response, _connection) = get(shim, "/containers/json").await?;
+    json(shim, "/containers/json").await
+}
+
+/// The engine's answer to a GET.
+pub(crate) async fn json<T: DeserializeOwned>(shim: &ShimClient, path: &str) -> Result<T, EngineError> {
+    let (response, _connection) = get(shim, path).await?;
     let body = timeout(PATIENCE, Limited::new(response.into_body(), LONGEST).collect()).await;
     let bytes = body.map_err(|_| EngineError::Silent)?.map_err(EngineError::Answer)?.to_bytes();
     serde_json::from_slice(&bytes).map_err(|e| EngineError::Answer(e.into()))
@@ -85,14 +90,36 @@ pub(crate) async fn containers(shim: &ShimClient) -> Result<Vec<Container>, Engi
 
 /// Calls `changed` whenever a container started, ended or was renamed, until the stream ends.
 pub(crate) async fn watch(shim: &ShimClient, changed: impl Fn()) -> Result<(), EngineError> {
-    let (mut response, _connection) = get(shim, EVENTS).await?;
+    let mut events = Events::of_containers(shim, RENAMES).await?;
     // What happened before the stream was open.
     changed();
-    while let Some(frame) = response.frame().await {
-        frame.map_err(EngineError::Ask)?;
+    while events.next().await? {
         changed();
     }
     Ok(())
+}
+
+/// What happens in the engine, as it happens.
+#[derive(Debug)]
+pub(crate) struct Events {
+    response: Response<Incoming>,
+    _connection: AbortOnDropHandle<()>,
+}
+
+impl Events {
+    /// Events of these kinds (`start`, `die`, ...) of any container.
+    pub(crate) async fn of_containers(shim: &ShimClient, kinds: &[&str]) -> Result<Self, EngineError> {
+        let kinds: Vec<String> = kinds.iter().map(|kind| format!("%22{kind}%22")).collect();
+        let kinds = kinds.join("%2C");
+        let filters = format!("%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B{kinds}%5D%7D");
+        let (response, _connection) = get(shim, &format!("/events?filters={filters}")).await?;
+        Ok(Self { response, _connection })
+    }
+
+    /// Waits for the next; false at the end. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<bool, EngineError> {
+        self.response.frame().await.transpose().map(|frame| frame.is_some()).map_err(EngineError::Ask)
+    }
 }
 
 async fn get(
