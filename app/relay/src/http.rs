@@ -152,7 +152,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, A: AsyncWrite + Unpin> Request
                 }
                 (_, Body::Chunked) => {
                     self.pass(head.length).await?;
-                    if !self.chunks(None).await? {
+                    if self.chunks(None, 0).await?.is_none() {
                         return self.bytes().await;
                     }
                 }
@@ -182,35 +182,35 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, A: AsyncWrite + Unpin> Request
         Ok(())
     }
 
-    /// One body in chunks: passed on, or with `into` put together there and left unread otherwise. False when it is no such
-    /// body; nothing is lost then.
-    async fn chunks(&mut self, mut into: Option<(&mut Vec<u8>, usize)>) -> io::Result<bool> {
+    /// One body in chunks that begins at `from`: passed on, or with `into` put together there and left unread otherwise.
+    /// Says where it ends in what is still unread; none when it is no such body, and nothing is lost then.
+    async fn chunks(&mut self, mut into: Option<&mut Vec<u8>>, from: usize) -> io::Result<Option<usize>> {
         // How far the body was understood, while it is not passed on.
-        let mut at = into.as_ref().map_or(0, |(_, from)| *from);
+        let mut at = from;
         loop {
-            let Some(line) = self.line(at).await? else { return Ok(false) };
+            let Some(line) = self.line(at).await? else { return Ok(None) };
             let size = &self.read[at..at + line];
             let digits = size.iter().take_while(|b| b.is_ascii_hexdigit()).count();
             let Some(size) =
                 std::str::from_utf8(&size[..digits]).ok().and_then(|d| u64::from_str_radix(d, 16).ok())
             else {
-                return Ok(false);
+                return Ok(None);
             };
             at += line;
             if size == 0 {
                 // Trailers, and the empty line that ends them.
                 loop {
-                    let Some(line) = self.line(at).await? else { return Ok(false) };
+                    let Some(line) = self.line(at).await? else { return Ok(None) };
                     at += line;
                     if self.read[at - line..at].iter().all(|b| *b == b'\r' || *b == b'\n') {
                         break;
                     }
                 }
-                match &mut into {
-                    None => self.pass(at).await?,
-                    Some((_, from)) => *from = at,
+                if into.is_none() {
+                    self.pass(at).await?;
+                    at = 0;
                 }
-                return Ok(true);
+                return Ok(Some(at));
             }
             match &mut into {
                 None => {
@@ -219,15 +219,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, A: AsyncWrite + Unpin> Request
                     self.body(size.saturating_add(2)).await?;
                     at = 0;
                 }
-                Some((body, _)) => {
+                Some(body) => {
                     let Some(end) =
                         usize::try_from(size).ok().filter(|s| *s <= LONGEST - body.len().min(LONGEST))
                     else {
-                        return Ok(false);
+                        return Ok(None);
                     };
                     while self.read.len() < at + end + 2 {
                         if !self.more().await? {
-                            return Ok(false);
+                            return Ok(None);
                         }
                     }
                     body.extend_from_slice(&self.read[at..at + end]);
@@ -267,7 +267,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, A: AsyncWrite + Unpin> Request
             Body::Length(_) => return Ok(false),
             Body::Chunked => {
                 let mut body = Vec::new();
-                let Some(end) = self.put_together(&mut body, head.length).await? else { return Ok(false) };
+                let Some(end) = self.chunks(Some(&mut body), head.length).await? else { return Ok(false) };
                 (body, end)
             }
         };
@@ -287,16 +287,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, A: AsyncWrite + Unpin> Request
             }
         }
         Ok(true)
-    }
-
-    async fn put_together(&mut self, body: &mut Vec<u8>, from: usize) -> io::Result<Option<usize>> {
-        // The end is found again by the same walk, without bytes being moved.
-        let before = self.read.len();
-        if !self.chunks(Some((body, from))).await? {
-            return Ok(None);
-        }
-        debug_assert!(self.read.len() >= before);
-        Ok(head::chunked_end(&self.read, from))
     }
 }
 

@@ -143,26 +143,3 @@ impl Head {
         out
     }
 }
-
-/// Where a body in chunks that begins at `from`, and is whole, ends.
-pub(super) fn chunked_end(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    let line = |at: usize| bytes.get(at..)?.iter().position(|b| *b == b'\n').map(|end| end + 1);
-    loop {
-        let end = line(at)?;
-        let digits = bytes[at..at + end].iter().take_while(|b| b.is_ascii_hexdigit()).count();
-        let size = usize::from_str_radix(std::str::from_utf8(&bytes[at..at + digits]).ok()?, 16).ok()?;
-        at += end;
-        if size > 0 {
-            at = at.checked_add(size)?.checked_add(2)?;
-            continue;
-        }
-        loop {
-            let end = line(at)?;
-            at += end;
-            if bytes[at - end..at].iter().all(|b| *b == b'\r' || *b == b'\n') {
-                return Some(at);
-            }
-        }
-    }
-}
