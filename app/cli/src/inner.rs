@@ -1,6 +1,6 @@
 //! The processes behind the verbs: daemon, shim and share server, as hidden verbs of the same program.
 //!
-//! The only file of the CLI that names their crates. Both leave their starter's session first: closing the terminal, or
+//! The only file of the CLI that names their crates. Daemon and shim leave their starter's session first: closing the terminal, or
 //! Ctrl-C in it, must not end a machine.
 
 use std::{path::Path, process::ExitCode};

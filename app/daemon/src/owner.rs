@@ -169,9 +169,8 @@ impl Task {
             Ok(Some(shim)) => {
                 tracing::info!("a machine runs already; it is taken over");
                 self.event(Event::Begun);
-                let pending = self.pending_settings().await;
+                self.note_pending_settings().await;
                 self.tell_shim.send_replace(Some(shim.clone()));
-                self.board.change(|status| status.pending_settings = pending);
                 // Clients are served at once: streams need the shim and the engine, and not us.
                 let (context, board) = (Arc::clone(&self.context), self.board.restarted());
                 self.board = board.clone();
@@ -259,22 +258,23 @@ impl Task {
                 let _ = reply.send(answer);
             }
             Command::Settings(reply) => {
-                let pending = self.pending_settings().await;
-                self.board.change(|status| status.pending_settings = pending);
+                self.note_pending_settings().await;
                 let _ = reply.send(Ok(()));
             }
             Command::Docker(setup) => self.board.change(|status| status.docker = Some(setup)),
         }
     }
 
-    /// Empty without a machine: whatever is set holds from its start.
-    async fn pending_settings(&self) -> Vec<String> {
-        if matches!(self.board.now().state, State::Stopped | State::Failed) {
-            return Vec::new();
-        }
-        let context = Arc::clone(&self.context);
-        // A task that failed has nothing to say about the settings.
-        tokio::task::spawn_blocking(move || config::pending(&context.paths)).await.unwrap_or_default()
+    /// Which settings wait for the next start. None without a machine: whatever is set holds from its start.
+    async fn note_pending_settings(&self) {
+        let pending = if matches!(self.board.now().state, State::Stopped | State::Failed) {
+            Vec::new()
+        } else {
+            let context = Arc::clone(&self.context);
+            // A task that failed has nothing to say about the settings.
+            tokio::task::spawn_blocking(move || config::pending(&context.paths)).await.unwrap_or_default()
+        };
+        self.board.change(|status| status.pending_settings = pending);
     }
 
     async fn install(&mut self, request: ImageRequest) -> Result<String, Problem> {

@@ -44,6 +44,12 @@ pub enum ServerError {
     System(#[source] io::Error),
 }
 
+/// An error and its cause, in one line for whoever has only that.
+pub(crate) fn with_cause(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
 fn refusal(code: &str, message: String) -> Answer {
     Answer::Failed { code: code.into(), message }
 }
@@ -63,9 +69,7 @@ pub fn run() -> Result<(), ServerError> {
         }
         Err(error) => {
             let code = if matches!(error, ServerError::Sandbox(_)) { "sandbox" } else { "start" };
-            let cause =
-                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-            packets::send(&control, &refusal(code, format!("{error}{cause}")), None)
+            packets::send(&control, &refusal(code, with_cause(&error)), None)
                 .map_err(ServerError::Control)?;
             Err(error)
         }
@@ -96,11 +100,7 @@ impl Server {
     fn start(socket: &Path, exports: Vec<Export>) -> Result<Self, ServerError> {
         let listener = listen(socket).map_err(|error| ServerError::Listen(socket.to_owned(), error))?;
         let files = sandbox::raise_file_limit().saturating_sub(OWN_FILES);
-        let unconfined = |error: &dyn std::error::Error| {
-            let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            ServerError::Sandbox(format!("{error}{cause}"))
-        };
-        sandbox::enter_outer().map_err(|e| unconfined(&e))?;
+        sandbox::enter_outer().map_err(|error| ServerError::Sandbox(with_cause(&error)))?;
         // After the namespaces: entering one forgets it.
         sandbox::die_with_parent().map_err(ServerError::System)?;
         let (ours, theirs) = packets::pair().map_err(ServerError::System)?;

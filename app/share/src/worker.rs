@@ -13,7 +13,7 @@ use virtiofsd_vhost::vhost_user::Listener;
 use virtiofsd_vhost_user_backend::VhostUserDaemon;
 use virtiofsd_vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::{echo::Teller, fs::Shares, packets, sandbox, wire::Sandbox};
+use crate::{echo::Teller, fs::Shares, packets, sandbox, server::with_cause, wire::Sandbox};
 
 /// What the outer process says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,9 +74,7 @@ fn serve(
     let (proc_fd, found) = match sandbox::confine(&keep) {
         Ok(confined) => confined,
         Err(error) => {
-            let why =
-                std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-            packets::send(&control, &Word::Failed(format!("{error}{why}")), None)?;
+            packets::send(&control, &Word::Failed(with_cause(&error)), None)?;
             return Err(error.into());
         }
     };

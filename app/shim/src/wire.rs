@@ -20,7 +20,7 @@ use tokio::net::UnixStream;
 
 /// Version of these messages; the shim may be older than the daemon that adopts it.
 ///
-/// 2: published ports.
+/// 2: published ports, host folders and the review of requests to the engine.
 pub const VERSION: u32 = 2;
 /// Longest packet in bytes, and so the longest `head` of a splice (half of it, for its encoding).
 pub const MAX_PACKET: usize = 128 * 1024;

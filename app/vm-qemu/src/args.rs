@@ -40,12 +40,16 @@ fn with_path(before: &str, path: &Path, after: &str) -> OsString {
 pub(crate) fn accelerator(accel: Accel, version: Version) -> Vec<OsString> {
     let (accel, cpu) = match accel {
         Accel::Kvm => ("kvm", "host"),
-        // QEMU 7.2's TCG double-faults in the guest's kernel at cmpxchg16b. Before 8.1, code that one processor patches
-        // while another translates it may stay as it was half way, and Linux patches its own hot code (static keys) all
-        // the time: `Oops: int3`. One thread for all processors costs about a fifth of the speed, and does not crash.
-        Accel::Tcg if version < Version::new(8, 0) => ("tcg,thread=single,tb-size=512", "max,-cx16"),
-        Accel::Tcg if version < Version::new(8, 1) => ("tcg,thread=single,tb-size=512", "max"),
-        Accel::Tcg => ("tcg,thread=multi,tb-size=512", "max"),
+        Accel::Tcg => {
+            // Before 8.1, code that one processor patches while another translates it may stay as it was half way, and Linux
+            // patches its own hot code (static keys) all the time: `Oops: int3`. One thread for all processors costs about a
+            // fifth of the speed, and does not crash.
+            let one_thread = version < Version::new(8, 1);
+            let accel =
+                if one_thread { "tcg,thread=single,tb-size=512" } else { "tcg,thread=multi,tb-size=512" };
+            // QEMU 7.2's TCG double-faults in the guest's kernel at cmpxchg16b.
+            (accel, if version < Version::new(8, 0) { "max,-cx16" } else { "max" })
+        }
     };
     ["-accel", accel, "-cpu", cpu].map(OsString::from).to_vec()
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slipway_test_harness::{Built, Command, Home, kill};
+use slipway_test_harness::{Built, Command, Home, end};
 
 use crate::figures::Sample;
 
@@ -187,13 +187,7 @@ impl Side for Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        for pid in self.pids() {
-            kill(pid, "TERM");
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
+        self.pids().into_iter().for_each(end);
     }
 }
 

@@ -199,13 +199,20 @@ impl Drop for Home {
             self.slipway(["stop", "--force"]).run();
         }
         if let Some(pid) = self.daemon_pid() {
-            kill(pid, "TERM");
-            let gone = |_: &Self| !Path::new(&format!("/proc/{pid}")).exists();
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while !gone(self) && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            end(pid);
         }
+    }
+}
+
+/// Ends one process in order, and waits until it is gone, ten seconds at most.
+///
+/// # Panics
+/// Without `kill`.
+pub fn end(pid: u32) {
+    kill(pid, "TERM");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

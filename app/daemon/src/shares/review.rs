@@ -63,8 +63,7 @@ impl Reviewer {
         // What is no JSON the engine itself refuses best.
         let Ok(mut body) = serde_json::from_slice::<Value>(&asked.body) else { return Verdict::Pass };
         let mut sources = Vec::new();
-        // Looking at a copy: indexing makes members that were not there.
-        binds::visit(kind, &mut body.clone(), &mut |source| {
+        binds::visit(kind, &mut body, &mut |source| {
             sources.push(source.clone());
             None
         });
