@@ -42,3 +42,11 @@ need_rust() {
         fail "Rust $needed or newer is needed, found ${found:-none}" "\`rustup update stable\`, then run this again"
     fi
 }
+
+# need_target TARGET: its standard library from rustup. False, with a word, where it cannot be had.
+need_target() {
+    rustup target list --installed 2>/dev/null | grep -qx "$1" || rustup target add "$1" >/dev/null 2>&1 || {
+        echo "skipped: no standard library for $1 (\`rustup target add $1\` says why)"
+        return 1
+    }
+}

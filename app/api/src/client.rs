@@ -6,12 +6,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
 use hyper_util::{client::legacy::Client, rt::TokioIo};
-use hyperlocal::{UnixClientExt, UnixConnector, Uri};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port,
-    Problem, Reset, ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, Version,
+    Problem, Reset, ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, Version, connect,
     exec::{ExecRequest, UPGRADE},
 };
 
@@ -59,14 +58,14 @@ impl ClientError {
 /// A client of one daemon. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct ApiClient {
-    http: Client<UnixConnector, Full<Bytes>>,
+    http: Client<connect::Connector, Full<Bytes>>,
     socket: PathBuf,
 }
 
 impl ApiClient {
     /// A client for the daemon at `socket`. Nothing is connected before the first question.
     pub fn new(socket: &Path) -> Self {
-        Self { http: Client::unix(), socket: socket.to_owned() }
+        Self { http: connect::client(socket), socket: socket.to_owned() }
     }
 
     /// Who answers.
@@ -281,7 +280,7 @@ impl ApiClient {
         body: Option<&impl Serialize>,
         upgrade: bool,
     ) -> Result<Response<Incoming>, ClientError> {
-        let uri: hyper::Uri = Uri::new(&self.socket, &format!("{}{path}", crate::PREFIX)).into();
+        let uri = connect::uri(&self.socket, &format!("{}{path}", crate::PREFIX));
         let json = body.map(serde_json::to_vec).transpose().map_err(|e| ClientError::Answer(e.into()))?;
         let mut request = Request::builder().method(method).uri(uri).header(header::HOST, "slipway");
         if json.is_some() {

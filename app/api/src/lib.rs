@@ -1,9 +1,15 @@
 //! The control API: what the daemon tells about itself and can be asked to do, as types, and a client for it.
 //!
-//! HTTP and JSON over `api.sock`. Windows, tray and CLI speak to the daemon through this crate alone. Fields may be added;
+//! HTTP and JSON over `api.sock`, on Windows over a named pipe. Windows, tray and CLI speak to the daemon through this crate alone. Fields may be added;
 //! none changes its meaning within `/v1`.
 
 pub mod client;
+#[cfg(unix)]
+#[path = "connect/unix.rs"]
+mod connect;
+#[cfg(windows)]
+#[path = "connect/windows.rs"]
+mod connect;
 pub mod exec;
 pub mod log_files;
 mod ports;

@@ -5,18 +5,25 @@
 //!   ~/.slipway/run/         docker.sock api.sock shim.sock … (0700), or a short folder elsewhere when the path is too long
 //!   ~/.slipway/profiles/N/  the same again for the profile N
 //! ```
+//!
+//! What is for this user alone differs by system: `paths/unix.rs` has sockets in a folder, `paths/windows.rs` named pipes.
+
+#[cfg(unix)]
+#[path = "paths/unix.rs"]
+mod system;
+#[cfg(windows)]
+#[path = "paths/windows.rs"]
+mod system;
 
 use std::{
     ffi::OsString,
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-/// Longest path in bytes that fits in a unix socket's address on every system that we know (macOS: 104 with its NUL).
-pub const LONGEST_SOCKET: usize = 103;
-/// The longest socket name in the run folder, with its slash.
-const LONGEST_NAME: usize = "/docker.sock".len();
+#[cfg(unix)]
+pub use system::LONGEST_SOCKET;
+
 /// The profile that has no folder of its own.
 pub const DEFAULT_PROFILE: &str = "default";
 
@@ -25,7 +32,7 @@ pub const DEFAULT_PROFILE: &str = "default";
 pub struct Env {
     /// `SLIPWAY_HOME`.
     pub slipway_home: Option<OsString>,
-    /// `HOME`.
+    /// `HOME`; on Windows `USERPROFILE`.
     pub home: Option<OsString>,
     /// `XDG_RUNTIME_DIR`: where the run folder goes when the home's path is too long for sockets.
     pub runtime_dir: Option<OsString>,
@@ -35,7 +42,11 @@ impl Env {
     /// The process's environment.
     pub fn of_process() -> Self {
         let var = |name| std::env::var_os(name).filter(|v| !v.is_empty());
-        Self { slipway_home: var("SLIPWAY_HOME"), home: var("HOME"), runtime_dir: var("XDG_RUNTIME_DIR") }
+        Self {
+            slipway_home: var("SLIPWAY_HOME"),
+            home: var(system::HOME),
+            runtime_dir: var("XDG_RUNTIME_DIR"),
+        }
     }
 }
 
@@ -43,7 +54,7 @@ impl Env {
 #[derive(Debug, thiserror::Error)]
 pub enum PathError {
     /// Neither variable says where.
-    #[error("neither SLIPWAY_HOME nor HOME is set")]
+    #[error("neither SLIPWAY_HOME nor {home} is set", home = system::HOME)]
     NoHome,
     /// A relative folder would be another one for each process.
     #[error("`{0}` is not an absolute path")]
@@ -83,12 +94,6 @@ macro_rules! files {
 }
 
 files! {
-    /// The engine's socket for clients.
-    docker_sock => run / "docker.sock";
-    /// The control API.
-    api_sock => run / "api.sock";
-    /// The shim's socket for daemons.
-    shim_sock => run / "shim.sock";
     /// Held by the daemon as long as it lives.
     daemon_lock => run / "daemon.lock";
     /// Held by the shim as long as it lives.
@@ -133,8 +138,23 @@ impl Paths {
         }
         let root =
             if profile == DEFAULT_PROFILE { home.clone() } else { home.join("profiles").join(profile) };
-        let run = run_dir(&root, env)?;
+        let run = system::run_dir(&root, env)?;
         Ok(Self { profile: profile.to_owned(), home, root, run })
+    }
+
+    /// The engine's endpoint for clients: a socket, on Windows a named pipe.
+    pub fn docker_sock(&self) -> PathBuf {
+        system::endpoint(self, "docker")
+    }
+
+    /// The control API's endpoint.
+    pub fn api_sock(&self) -> PathBuf {
+        system::endpoint(self, "api")
+    }
+
+    /// The shim's endpoint for daemons.
+    pub fn shim_sock(&self) -> PathBuf {
+        system::endpoint(self, "shim")
     }
 
     /// The profile's name.
@@ -164,25 +184,10 @@ impl Paths {
     pub fn prepare(&self) -> Result<(), PathError> {
         for dir in [&self.root, &self.logs_dir(), &self.root.join("machine"), &self.run] {
             let failed = |source| PathError::Prepare { path: dir.clone(), source };
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+            system::create(dir).map_err(failed)?;
         }
-        private(&self.run).map_err(|source| PathError::Prepare { path: self.run.clone(), source })
+        system::private(&self.run).map_err(|source| PathError::Prepare { path: self.run.clone(), source })
     }
-}
-
-/// Beside the rest where sockets fit there; else in the runtime folder, or in /tmp, under a name made from the path.
-fn run_dir(root: &Path, env: &Env) -> Result<PathBuf, PathError> {
-    let fits = |dir: &Path| dir.as_os_str().len() + LONGEST_NAME <= LONGEST_SOCKET;
-    let beside = root.join("run");
-    if fits(&beside) {
-        return Ok(beside);
-    }
-    let name = format!("{:016x}", fnv1a(root.as_os_str().as_encoded_bytes()));
-    let elsewhere = match &env.runtime_dir {
-        Some(dir) => Path::new(dir).join("slipway").join(name),
-        None => PathBuf::from(format!("/tmp/slipway-{}", rustix::process::getuid().as_raw())).join(name),
-    };
-    if fits(&elsewhere) { Ok(elsewhere) } else { Err(PathError::TooLong(beside)) }
 }
 
 /// FNV-1a: the same name for the same path in every build, which the standard library's hasher does not promise.
@@ -192,31 +197,10 @@ fn fnv1a(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Refuses a folder that another user made first, as anybody can in /tmp.
-fn private(dir: &Path) -> io::Result<()> {
-    let denied = |why: &str| io::Error::new(io::ErrorKind::PermissionDenied, why.to_owned());
-    let mut checked = vec![dir];
-    // The folder above a run folder in /tmp is guessable too.
-    if let Some(parent) = dir.parent().filter(|p| p.parent() == Some(Path::new("/tmp"))) {
-        checked.push(parent);
-    }
-    for dir in checked {
-        let found = std::fs::symlink_metadata(dir)?;
-        if !found.is_dir() {
-            return Err(denied("it is not a folder"));
-        }
-        if found.uid() != rustix::process::getuid().as_raw() {
-            return Err(denied("another user owns it"));
-        }
-        if found.mode() & 0o077 != 0 {
-            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
 
     fn env(home: &str) -> Env {

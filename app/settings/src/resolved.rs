@@ -20,10 +20,22 @@ impl Host {
     pub fn here() -> Self {
         let cpus =
             std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-        let info = rustix::system::sysinfo();
-        let memory = info.totalram.saturating_mul(u64::from(info.mem_unit));
+        let memory = memory_bytes();
         Self { cpus, memory: if memory == 0 { Size::mib(4096) } else { Size::bytes(memory) } }
     }
+}
+
+/// Physical memory in bytes; 0 when it cannot be read.
+#[cfg(target_os = "linux")]
+fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn memory_bytes() -> u64 {
+    let memory = sysinfo::MemoryRefreshKind::nothing().with_ram();
+    sysinfo::System::new_with_specifics(sysinfo::RefreshKind::nothing().with_memory(memory)).total_memory()
 }
 
 /// See the module.

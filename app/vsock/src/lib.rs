@@ -4,17 +4,29 @@
 //! hand over a socket of a client so that the transport moves its bytes without anybody in between
 //! ([`Transport::splice`]). Half-close is carried in both directions by every transport.
 
+#[cfg(windows)]
+pub mod af_hyperv;
+#[cfg(target_os = "linux")]
 pub mod af_vsock;
 pub mod copy;
+#[cfg(unix)]
+pub mod dial;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+#[cfg(unix)]
 pub mod memory;
+#[cfg(unix)]
 mod splice;
+#[cfg(target_os = "linux")]
 mod streams;
+#[cfg(unix)]
 pub mod unix;
+#[cfg(target_os = "linux")]
 pub mod vhost_user;
+#[cfg(windows)]
+pub mod windows;
 
-use std::{io, os::fd::OwnedFd};
+use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,6 +36,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// What a stream to the guest can do. `poll_shutdown` is SHUT_WR: the other direction stays open.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A client's connected stream socket on the host, which a transport can take over.
+#[cfg(unix)]
+pub type HostSocket = std::os::fd::OwnedFd;
+#[cfg(windows)]
+pub use windows::HostSocket;
 
 /// A stream to one port of the guest.
 pub type GuestStream = Box<dyn Stream>;
@@ -81,9 +99,9 @@ pub trait Transport: Send + Sync {
     async fn splice(
         &self,
         port: GuestPort,
-        host: OwnedFd,
+        host: HostSocket,
         head: Bytes,
-    ) -> Result<(), (ConnectError, OwnedFd)>;
+    ) -> Result<(), (ConnectError, HostSocket)>;
 }
 
 /// Context id of a guest: 0 to 2 belong to the hypervisor, the loopback and the host.
