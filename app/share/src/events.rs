@@ -22,6 +22,7 @@ const PER_FRAME: usize = 128;
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
     batches: SyncSender<Vec<v1::FileEvent>>,
+    overflow: Arc<Mutex<Vec<v1::FileEvent>>>,
     stream: Arc<Mutex<Option<UnixStream>>>,
     sent: Arc<AtomicU64>,
 }
@@ -29,9 +30,12 @@ pub(crate) struct Sender {
 /// Starts the thread that sends.
 pub(crate) fn start() -> std::io::Result<Sender> {
     let (batches, waiting) = sync_channel(WAITING);
-    let sender = Sender { batches, stream: Arc::default(), sent: Arc::default() };
+    let sender = Sender { batches, overflow: Arc::default(), stream: Arc::default(), sent: Arc::default() };
+    let overflow = Arc::clone(&sender.overflow);
     let (stream, sent) = (Arc::clone(&sender.stream), Arc::clone(&sender.sent));
-    std::thread::Builder::new().name("events".into()).spawn(move || send(&waiting, &stream, &sent))?;
+    std::thread::Builder::new()
+        .name("events".into())
+        .spawn(move || send(&waiting, &overflow, &stream, &sent))?;
     Ok(sender)
 }
 
@@ -48,15 +52,30 @@ impl Sender {
         !matches!(self.batches.try_send(batch), Err(TrySendError::Full(_)))
     }
 
+    /// Says that something was lost. This cannot get lost itself: it waits beside the queue, and who sends looks there before
+    /// each batch.
+    pub(crate) fn overflow(&self, events: Vec<v1::FileEvent>) {
+        *self.overflow.lock().unwrap_or_else(PoisonError::into_inner) = events;
+        // Wakes who sends; a queue without room has woken it already.
+        let _ = self.batches.try_send(Vec::new());
+    }
+
     /// Events that were sent so far.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 }
 
-fn send(waiting: &Receiver<Vec<v1::FileEvent>>, stream: &Mutex<Option<UnixStream>>, sent: &AtomicU64) {
+fn send(
+    waiting: &Receiver<Vec<v1::FileEvent>>,
+    overflow: &Mutex<Vec<v1::FileEvent>>,
+    stream: &Mutex<Option<UnixStream>>,
+    sent: &AtomicU64,
+) {
     while let Ok(batch) = waiting.recv() {
-        for events in batch.chunks(PER_FRAME) {
+        let mut first = std::mem::take(&mut *overflow.lock().unwrap_or_else(PoisonError::into_inner));
+        first.extend(batch);
+        for events in first.chunks(PER_FRAME) {
             let Ok(bytes) = frame::encode(&v1::FileEvents { events: events.to_vec() }) else { continue };
             // Not under the lock: a guest that does not read must not hold up its successor.
             let to = stream
@@ -71,6 +90,37 @@ fn send(waiting: &Receiver<Vec<v1::FileEvent>>, stream: &Mutex<Option<UnixStream
                 // The next guest brings its own.
                 stream.lock().unwrap_or_else(PoisonError::into_inner).take();
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, time::Duration};
+
+    use slipway_protocol::Message;
+
+    use super::*;
+
+    #[test]
+    fn an_overflow_arrives_although_the_queue_has_no_room_for_it() {
+        let sender = start().expect("starts");
+        let (ours, mut theirs) = UnixStream::pair().expect("pair");
+        sender.connect(ours.into());
+        let one = |mask| v1::FileEvent { mask, name: vec![b'x'; 4000], ..Default::default() };
+        // Until the socket is full and the queue as well.
+        while sender.send(vec![one(1)]) {}
+        sender.overflow(vec![one(2)]);
+        drop(sender);
+        theirs.set_read_timeout(Some(Duration::from_secs(60))).expect("timeout");
+        let mut found = false;
+        let mut length = [0; 4];
+        while !found {
+            theirs.read_exact(&mut length).expect("the overflow comes before the end");
+            let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+            theirs.read_exact(&mut frame).expect("a frame");
+            let events = v1::FileEvents::decode(frame.as_slice()).expect("events").events;
+            found = events.iter().any(|event| event.mask == 2);
         }
     }
 }

@@ -407,7 +407,7 @@ impl Watcher {
         self.held.clear();
         self.told.clear();
         let all = self.wanted.paths.iter().map(|path| event(OVERFLOW, 0, path, b"")).collect();
-        self.sender.send(all);
+        self.sender.overflow(all);
         // Folders may have come without a word.
         for root in self.wanted.paths.clone() {
             if root.is_dir() {
