@@ -1,0 +1,3 @@
+import type { Schemas } from "../../backend";
+
+export type DockerSetup = Schemas["DockerSetup"];
