@@ -1,4 +1,5 @@
 // A list that the engine has, brought up to date by its events: never by a clock.
+import { untrack } from "svelte";
 import { asError, type Problem } from "../backend";
 
 /** Milliseconds that events are gathered before the engine is asked: a `compose up` is one question, and not fifty. */
@@ -46,7 +47,7 @@ export class Live<T> {
     this.#timer = null;
     const ids = [...this.#ids];
     // Past some tens, all of them is the shorter question.
-    const part = this.loaded && !this.#all && ids.length > 0 && ids.length <= 50 ? this.#part : null;
+    const part = untrack(() => this.loaded) && !this.#all && ids.length > 0 && ids.length <= 50 ? this.#part : null;
     this.#ids.clear();
     this.#all = false;
     this.#loading = true;

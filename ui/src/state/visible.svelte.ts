@@ -1,4 +1,5 @@
 // Nothing is streamed for a window that nobody sees. What follows the host asks here, and ends and begins with it.
+import { untrack } from "svelte";
 import { isAbort } from "../backend";
 
 class Visibility {
@@ -26,7 +27,8 @@ export function following(follow: (signal: AbortSignal, connected: () => void) =
     let wait = 250;
     while (!stop.signal.aborted) {
       try {
-        await follow(stop.signal, () => (wait = 250));
+        // What `follow` reads on its way is no reason for the calling effect to run again.
+        await untrack(() => follow(stop.signal, () => (wait = 250)));
       } catch (thrown) {
         if (!isAbort(thrown)) broke?.(thrown);
       }
