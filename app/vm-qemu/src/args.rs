@@ -48,7 +48,8 @@ pub(crate) fn accelerator(accel: Accel, version: Version) -> Vec<OsString> {
             let accel =
                 if one_thread { "tcg,thread=single,tb-size=512" } else { "tcg,thread=multi,tb-size=512" };
             // QEMU 7.2's TCG double-faults in the guest's kernel at cmpxchg16b.
-            (accel, if version < Version::new(8, 0) { "max,-cx16" } else { "max" })
+            // With five levels of page tables, each page walk that is emulated has one step more.
+            (accel, if version < Version::new(8, 0) { "max,-la57,-cx16" } else { "max,-la57" })
         }
     };
     ["-accel", accel, "-cpu", cpu].map(OsString::from).to_vec()
@@ -74,6 +75,16 @@ pub(crate) fn console() -> Vec<OsString> {
     ["-chardev", "stdio,id=console0,signal=off", "-serial", "chardev:console0"].map(OsString::from).to_vec()
 }
 
+/// The kernel's command line. What a kernel does against speculation of its processor is slow to emulate (each indirect call
+/// goes through a return), and an emulated processor does not speculate.
+fn command_line(spec: &MachineSpec, accel: Accel) -> String {
+    let mut words = spec.cmdline.clone();
+    if accel == Accel::Tcg {
+        words.push("mitigations=off".into());
+    }
+    words.join(" ")
+}
+
 /// The whole command line of a machine, without the program's name.
 pub(crate) fn machine(
     spec: &MachineSpec,
@@ -96,7 +107,7 @@ pub(crate) fn machine(
     option("-smp", spec.cpus.to_string().into());
     option("-kernel", spec.kernel.clone().into());
     option("-initrd", spec.initramfs.clone().into());
-    option("-append", spec.cmdline.join(" ").into());
+    option("-append", command_line(spec, accel).into());
     let disk = |id: &str, path: &Path, options: &str| {
         let node = with_path(
             &format!("driver=raw,node-name={id},file.driver=file,file.filename="),
@@ -168,7 +179,7 @@ mod tests {
     fn the_whole_command_line_is_as_it_was() {
         let expected = "-name\nguest=default,process=slipway-vm\n-machine\nq35,memory-backend=mem0,vmport=off,smm=off\n\
             -object\nmemory-backend-memfd,id=mem0,size=2048M,share=on\n-m\n2048M\n-smp\n2\n-kernel\n/i/kernel\n\
-            -initrd\n/i/initramfs\n-append\nconsole=ttyS0 quiet\n\
+            -initrd\n/i/initramfs\n-append\nconsole=ttyS0 quiet mitigations=off\n\
             -blockdev\ndriver=raw,node-name=root,file.driver=file,file.filename=/i/root.erofs,file.locking=on,read-only=on\n\
             -device\nvirtio-blk-pci,drive=root,serial=root\n\
             -blockdev\ndriver=raw,node-name=data,file.driver=file,file.filename=/home/a,, b/data.raw,file.locking=on,\
@@ -178,7 +189,7 @@ mod tests {
             -chardev\nsocket,id=vsock0,path=/r/vsock.sock\n-device\nvhost-user-vsock-pci,chardev=vsock0\n\
             -chardev\nsocket,id=share0,path=/r/share.sock\n-device\nvhost-user-fs-pci,chardev=share0,tag=slipway,queue-size=1024\n\
             -chardev\nsocket,id=qmp0,path=/r/qmp.sock,server=on,wait=off\n-mon\nchardev=qmp0,mode=control\n\
-            -accel\ntcg,thread=single,tb-size=512\n-cpu\nmax,-cx16\n\
+            -accel\ntcg,thread=single,tb-size=512\n-cpu\nmax,-la57,-cx16\n\
             -nodefaults\n-no-user-config\n-display\nnone\n-no-reboot\n\
             -sandbox\non,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny\n\
             -chardev\nstdio,id=console0,signal=off\n-serial\nchardev:console0";
@@ -188,9 +199,9 @@ mod tests {
     #[test]
     fn only_old_software_emulation_loses_cmpxchg16b() {
         let line_8_0 = line(Accel::Tcg, Version::new(8, 0), Vsock::VhostUser);
-        assert!(line_8_0.contains("tcg,thread=single,tb-size=512\n-cpu\nmax\n"));
+        assert!(line_8_0.contains("tcg,thread=single,tb-size=512\n-cpu\nmax,-la57\n"));
         let line_10 = line(Accel::Tcg, Version::new(10, 0), Vsock::VhostUser);
-        assert!(line_10.contains("tcg,thread=multi,tb-size=512\n-cpu\nmax\n"));
+        assert!(line_10.contains("tcg,thread=multi,tb-size=512\n-cpu\nmax,-la57\n"));
         assert!(line(Accel::Kvm, Version::new(7, 2), Vsock::VhostUser).contains("-accel\nkvm\n-cpu\nhost\n"));
     }
 

@@ -77,12 +77,29 @@ impl Modules {
 
 fn unpacked(bytes: &[u8]) -> Result<Vec<u8>> {
     use std::io::Read;
-    if bytes.starts_with(b"\x7fELF") {
-        return Ok(bytes.to_owned());
-    }
     let mut unpacked = Vec::new();
-    liblzma::read::XzDecoder::new(bytes).take(256 << 20).read_to_end(&mut unpacked)?;
+    if bytes.starts_with(b"\x7fELF") {
+        unpacked.extend_from_slice(bytes);
+    } else {
+        liblzma::read::XzDecoder::new(bytes).take(256 << 20).read_to_end(&mut unpacked)?;
+    }
+    unsign(&mut unpacked);
     Ok(unpacked)
+}
+
+/// Takes the signature off a module. The package that it came in was verified, and the image is signed as a whole, so it
+/// would prove nothing new; but for an emulated processor each check of one is a tenth of a second of every boot.
+///
+/// At the end of the file: the signature, `struct module_signature` (its last four bytes are the signature's length,
+/// big-endian), the mark.
+fn unsign(module: &mut Vec<u8>) {
+    const MARK: &[u8] = b"~Module signature appended~\n";
+    const DESCRIPTION: usize = 12;
+    let Some(rest) = module.strip_suffix(MARK).and_then(|signed| signed.split_last_chunk::<4>()) else { return };
+    let (before, length) = (rest.0.len() + 4, u32::from_be_bytes(*rest.1) as usize);
+    if let Some(end) = before.checked_sub(DESCRIPTION).and_then(|end| end.checked_sub(length)) {
+        module.truncate(end);
+    }
 }
 
 /// What `.modinfo` says that the module needs: `depends=a,b`, between NULs.
@@ -98,6 +115,19 @@ fn depends(module: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signature_is_taken_off_and_nothing_else() {
+        let plain = b"\x7fELF and code".to_vec();
+        let signed = |length: u32| {
+            let tail = [&[9; 40][..], &[0; 8], &length.to_be_bytes(), b"~Module signature appended~\n"];
+            [&plain[..], &tail.concat()].concat()
+        };
+        assert_eq!(unpacked(&plain).expect("is one"), plain);
+        assert_eq!(unpacked(&signed(40)).expect("is one"), plain);
+        // A length that cannot be is no signature's.
+        assert_eq!(unpacked(&signed(4000)).expect("is one"), signed(4000));
+    }
 
     #[test]
     fn what_a_module_needs_is_loaded_before_it_and_once() {
