@@ -1,13 +1,20 @@
 //! Tests that need a home, and sometimes a machine, of their own.
 
-use std::{fs, io::Write, os::unix::fs::FileExt, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use slipway_test_harness::{Built, Home};
+use slipway_test_harness::{Built, Command, Home};
 
 use crate::Alone;
 
 pub(crate) const TESTS: &[Alone] = &[
     ("alone_a_home_with_spaces_boots", spaces),
+    ("alone_a_machine_waits_for_room_on_the_host_and_loses_nothing", waits_for_room),
     ("alone_a_damaged_data_disk_is_refused_and_kept", damaged_disk),
     ("alone_a_start_can_be_taken_back", taken_back),
 ];
@@ -59,4 +66,58 @@ fn taken_back(built: &Built) {
     home.wait_for("its process is gone", Duration::from_secs(10), |_| {
         !std::path::Path::new(&format!("/proc/{pid}")).exists()
     });
+}
+
+fn waits_for_room(built: &Built) {
+    let home = Home::empty(built);
+    let disk = Mounted::tmpfs(&home.file("machine"), "1g");
+    let Some(disk) = disk else {
+        println!("skipped: a small file system cannot be mounted here");
+        return;
+    };
+    home.install();
+    home.start();
+    home.busybox_image();
+    // All but 100 MB are taken by somebody else.
+    let ballast = disk.0.join("ballast");
+    let free = Command::new("df").args(["--output=avail", "-B1"]).arg(&disk.0).run().ok().text();
+    let free: u64 = free.lines().last().and_then(|l| l.trim().parse().ok()).expect("a number");
+    let taken = free.saturating_sub(100 << 20).to_string();
+    Command::new("fallocate").args(["-l", &taken]).arg(&ballast).run().ok();
+
+    let script = "dd if=/dev/urandom of=/v/big bs=1M count=200 conv=fsync 2>/dev/null && sha256sum /v/big";
+    let writer = home.docker(["run", "-i", "--name", "writer", "-v", "big:/v", "box", "sh", "-c", script]);
+    let writer = writer.within(Duration::from_secs(300)).spawn();
+    home.wait_for("the machine says that it waits", Duration::from_secs(200), |home| {
+        home.status()["problem"]["code"] == "host-disk-full"
+    });
+    let status = home.slipway(["status"]).run();
+    assert_eq!(status.code, 4, "degraded: {status}");
+    assert!(status.text().contains("free some space"), "{status}");
+
+    fs::remove_file(&ballast).expect("removed");
+    let sum = writer.end().ok().text();
+    let again = home.docker(["run", "--rm", "-v", "big:/v", "box", "sha256sum", "/v/big"]).run().ok().text();
+    assert_eq!(sum, again, "what was written while there was no room is there");
+    home.wait_for("it runs again", Duration::from_secs(60), |home| home.slipway(["status"]).run().code == 0);
+    home.slipway(["stop"]).run().ok();
+}
+
+/// A file system of the test's own; unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// An empty one in memory, at a folder that is made for it; `None` where mounting is not allowed.
+    fn tmpfs(at: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(at).expect("made");
+        let options = format!("size={size},mode=700");
+        let ran = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).run();
+        (ran.code == 0).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).run();
+    }
 }

@@ -12,8 +12,11 @@ use slipway_shim::{
     share::ShareConfig,
     spawn::{self, SpawnError},
 };
-use slipway_vm::{AccelChoice, ExitReason, MachineSpec};
-use tokio::time::{Instant, timeout, timeout_at};
+use slipway_vm::{AccelChoice, ExitReason, MachineSpec, Stall};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Context, board::Board, config, guest::Guest, image, setup};
@@ -34,6 +37,8 @@ const QEMU: &str = if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } el
 pub(crate) struct Live {
     pub(crate) shim: ShimClient,
     pub(crate) guest: Guest,
+    /// Why its virtual CPUs stand still unasked, if they do.
+    pub(crate) stall: watch::Receiver<Option<Stall>>,
     /// How long its containers get at a stop, by the settings of its start.
     pub(crate) stop_timeout: Duration,
 }
@@ -164,7 +169,7 @@ async fn inside(
         () = cancel.cancelled() => Err(cancelled()),
     };
     match outcome {
-        Ok(guest) => Ok(Live { shim, guest, stop_timeout: settings.stop_timeout }),
+        Ok(guest) => Ok(Live { stall: shim.stall(), shim, guest, stop_timeout: settings.stop_timeout }),
         Err(problem) => {
             end(&shim).await;
             Err(problem)
@@ -304,6 +309,19 @@ fn too_late(context: &Context, board: &Board, patience: Duration) -> Problem {
         "try `slipway start --timeout {}`; `slipway logs --unit {unit}` says more",
         patience.as_secs() * 2
     ))
+}
+
+/// Why a machine stands still.
+pub(crate) fn stall_problem(context: &Context, stall: Stall) -> Problem {
+    match stall {
+        Stall::HostDiskFull => {
+            let disk = context.paths.data_disk();
+            let dir = disk.parent().unwrap_or(&disk).display();
+            Problem::new("host-disk-full", "the machine waits: this computer has no room for what it writes")
+                .because(format!("the disk of `{dir}` is full"))
+                .hint("free some space, and it goes on by itself; nothing is lost")
+        }
+    }
 }
 
 /// Why a machine that was not asked to end did.

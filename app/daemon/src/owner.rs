@@ -379,15 +379,18 @@ impl Task {
             return;
         }
         let inside = live.guest.inside.borrow_and_update().clone();
-        let event = if inside.engine.is_some() { Event::EngineReady } else { Event::EngineLost };
+        let stall = *live.stall.borrow_and_update();
+        let event =
+            if inside.engine.is_some() && stall.is_none() { Event::EngineReady } else { Event::EngineLost };
         self.board.change(|status| {
             status.engine.clone_from(&inside.engine);
-            match &inside.lost {
-                None => {
+            match (stall, &inside.lost) {
+                (Some(stall), _) => status.problem = Some(boot::stall_problem(&self.context, stall)),
+                (None, None) => {
                     status.problem = None;
                     status.running_since.get_or_insert(logs::unix_ms() / 1000);
                 }
-                Some(why) => {
+                (None, Some(why)) => {
                     let problem =
                         Problem::new("engine-lost", "the engine does not answer").because(why.clone());
                     status.problem = Some(
@@ -408,6 +411,7 @@ async fn changed(live: Option<&mut Live>) {
     tokio::select! {
         _ = life.wait_for(|life| *life != Life::Runs) => {}
         Ok(()) = live.guest.inside.changed() => {}
+        Ok(()) = live.stall.changed() => {}
     }
 }
 

@@ -17,7 +17,7 @@ use slipway_relay::{
     http::{Review, Verdict},
     ports::{PortSpec, PublishedPort},
 };
-use slipway_vm::ExitReason;
+use slipway_vm::{ExitReason, Stall};
 use slipway_vsock::{ConnectError, GuestStream, Transport};
 use tokio::{
     net::UnixStream,
@@ -89,6 +89,7 @@ pub struct ShimClient {
     waiting: Waiting,
     next_id: Arc<Mutex<u64>>,
     life: watch::Receiver<Life>,
+    stall: watch::Receiver<Option<Stall>>,
     reviews: Arc<Mutex<Option<mpsc::Receiver<Asked>>>>,
     _reader: Arc<AbortOnDropHandle<()>>,
 }
@@ -104,13 +105,15 @@ impl ShimClient {
         let socket = Arc::new(socket);
         let waiting = Waiting::default();
         let (tell, life) = watch::channel(Life::Runs);
+        let (tell_stall, stall) = watch::channel(None);
         let (asking, reviews) = mpsc::channel(64);
-        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), tell, asking));
+        let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), tell, tell_stall, asking));
         Ok(Self {
             socket,
             waiting,
             next_id: Arc::new(Mutex::new(1)),
             life,
+            stall,
             reviews: Arc::new(Mutex::new(Some(reviews))),
             _reader: Arc::new(AbortOnDropHandle::new(reader)),
         })
@@ -119,6 +122,11 @@ impl ShimClient {
     /// Changes once: when the machine, or its shim, ends.
     pub fn life(&self) -> watch::Receiver<Life> {
         self.life.clone()
+    }
+
+    /// Whether and why the virtual CPUs stand still unasked. The shim lets them go on by itself when the cause is gone.
+    pub fn stall(&self) -> watch::Receiver<Option<Stall>> {
+        self.stall.clone()
     }
 
     /// What runs, and on what.
@@ -280,6 +288,7 @@ async fn read(
     socket: Arc<PacketSocket>,
     waiting: Waiting,
     tell: watch::Sender<Life>,
+    tell_stall: watch::Sender<Option<Stall>>,
     asking: mpsc::Sender<Asked>,
 ) {
     loop {
@@ -287,6 +296,9 @@ async fn read(
             Ok(Some((Reply { answer: Answer::Exited(reason), .. }, _))) => {
                 tell.send_replace(Life::Ended(reason));
                 break;
+            }
+            Ok(Some((Reply { answer: Answer::Stalled { stall }, .. }, _))) => {
+                tell_stall.send_replace(stall);
             }
             Ok(Some((Reply { answer: Answer::Review { ask, path }, .. }, fd))) => {
                 let Ok(body) = bytes_of(fd) else { continue };

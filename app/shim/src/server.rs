@@ -26,7 +26,7 @@ use slipway_relay::{
     http,
     ports::{BindError, PortSpec, Publisher},
 };
-use slipway_vm::{Driver, DriverError, ExitReason, Machine, MachineSpec};
+use slipway_vm::{Driver, DriverError, ExitReason, Machine, MachineSpec, Stall};
 use slipway_vsock::{ConnectError, Transport};
 use tokio::{
     io::AsyncReadExt,
@@ -45,6 +45,10 @@ use crate::{
 const CONSOLE_IN_STATUS: usize = 16 * 1024;
 /// How long a shim that is told to end by signal gives its machine.
 const SIGNAL_GRACE: Duration = Duration::from_secs(5);
+/// How often a host without room is looked at again.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(2);
+/// Free bytes with which a machine that had no room goes on: with less it would stop again at once.
+const ROOM: u64 = 64 << 20;
 
 /// What a shim is started with; written by the daemon, read by `slipway shim --config`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,10 +180,11 @@ pub async fn run(
         ports: Arc::clone(&ports),
         share: share.map(|share| share.with_guest(machine.transport())),
         reviews: Arc::default(),
+        stall: machine.stall(),
     };
     tasks.spawn(accept(listener, daemon, end, tasks.clone(), serving.clone()));
 
-    let reason = own(&mut *machine, act, stop).await;
+    let reason = own(&mut *machine, &spec.data_disk, act, stop).await;
     tracing::info!(?reason, "the machine ended");
     ports.close().await;
     let written = write_exit(&config.exit_file, &reason);
@@ -207,13 +212,29 @@ fn write_exit(path: &Path, reason: &ExitReason) -> io::Result<()> {
 /// The one task that touches the machine.
 async fn own(
     machine: &mut dyn Machine,
+    data_disk: &Path,
     mut acts: mpsc::Receiver<Act>,
     stop: CancellationToken,
 ) -> ExitReason {
     let mut paused = false;
     let mut stopping = false;
+    let mut stall = machine.stall();
+    let mut look = tokio::time::interval(LOOK_FOR_ROOM);
     loop {
+        let stalled = *stall.borrow_and_update();
         let act = tokio::select! {
+            Ok(()) = stall.changed() => {
+                tracing::warn!(stall = ?*stall.borrow(), "the virtual CPUs stand still, or go on");
+                look.reset();
+                continue;
+            }
+            // For as long as it takes: only a person can make room.
+            _ = look.tick(), if stalled == Some(Stall::HostDiskFull) && !paused && !stopping => {
+                if has_room(data_disk) && let Err(error) = machine.resume().await {
+                    tracing::error!(%error, "the machine could not go on");
+                }
+                continue;
+            }
             reason = machine.wait() => return reason,
             Some(act) = acts.recv() => act,
             () = stop.cancelled(), if !stopping => {
@@ -253,6 +274,11 @@ async fn own(
     }
 }
 
+/// Whether the file system of the data disk can take some writes. One that cannot be asked is tried.
+fn has_room(data_disk: &Path) -> bool {
+    rustix::fs::statvfs(data_disk).map_or(true, |found| found.f_bavail.saturating_mul(found.f_frsize) >= ROOM)
+}
+
 async fn accept(
     listener: PacketSocket,
     daemon: Daemon,
@@ -289,6 +315,7 @@ struct Daemon {
     reviews: Arc<Reviews>,
     acts: mpsc::Sender<Act>,
     ports: Arc<Publisher>,
+    stall: watch::Receiver<Option<Stall>>,
 }
 
 /// One connected daemon.
@@ -306,8 +333,16 @@ impl Connected {
     }
 
     async fn converse(&self, mut end: watch::Receiver<Option<ExitReason>>, tasks: TaskTracker) {
+        let mut stall = self.daemon.stall.clone();
+        if stall.borrow().is_some() {
+            stall.mark_changed();
+        }
         loop {
             tokio::select! {
+                Ok(()) = stall.changed() => {
+                    let stall = *stall.borrow_and_update();
+                    self.say(0, Answer::Stalled { stall }, None).await;
+                }
                 reason = ending(&mut end) => {
                     if let Some(reason) = reason {
                         self.say(0, Answer::Exited(reason), None).await;

@@ -15,13 +15,13 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use slipway_relay::ports::{PortSpec, PublishedPort};
-use slipway_vm::{Capabilities, ExitReason};
+use slipway_vm::{Capabilities, ExitReason, Stall};
 use tokio::net::UnixStream;
 
 /// Version of these messages; the shim may be older than the daemon that adopts it.
 ///
-/// 2: published ports, host folders and the review of requests to the engine.
-pub const VERSION: u32 = 2;
+/// 2: published ports, host folders and the review of requests to the engine. 3: stalls.
+pub const VERSION: u32 = 3;
 /// Longest packet in bytes, and so the longest `head` of a splice (half of it, for its encoding).
 pub const MAX_PACKET: usize = 128 * 1024;
 
@@ -107,6 +107,11 @@ pub enum Answer {
     Failed(Failure),
     /// The machine ended; the last message.
     Exited(ExitReason),
+    /// With id 0: whether the virtual CPUs stand still unasked; said when it changes, and first of all when they do.
+    Stalled {
+        /// Why, or that they run.
+        stall: Option<Stall>,
+    },
     /// With id 0: may this request to the engine pass? Its body comes as a file with this packet.
     Review {
         /// To be named in [`Call::Reviewed`].

@@ -10,7 +10,7 @@ use slipway_shim::{
     server::{ShimConfig, ShimError, run},
     spawn,
 };
-use slipway_vm::{AccelChoice, ExitReason, MachineSpec, fake::FakeDriver};
+use slipway_vm::{AccelChoice, ExitReason, MachineSpec, Stall, fake::FakeDriver};
 use slipway_vsock::{
     ConnectError, Transport,
     memory::{Fault, MemoryTransport},
@@ -218,4 +218,23 @@ async fn a_published_port_outlives_its_daemon_and_ends_with_the_machine() {
     ended(&next).await;
     shim.task.await.expect("joins").expect("a clean end");
     std::net::TcpListener::bind(host).expect("nothing listens any more");
+}
+
+#[tokio::test]
+async fn a_machine_without_room_is_told_of_and_goes_on_when_there_is_room() {
+    let shim = Shim::start();
+    let daemon = shim.client().await;
+    // The test's own disk has room, so the first look is the last.
+    shim.driver.stall(Stall::HostDiskFull);
+    let (mut first, later) = (daemon.stall(), shim.client().await);
+    let mut second = later.stall();
+    for stall in [&mut first, &mut second] {
+        let told = stall.wait_for(|stall| *stall == Some(Stall::HostDiskFull));
+        timeout(Duration::from_secs(5), told).await.expect("in time").expect("told");
+    }
+    for stall in [&mut first, &mut second] {
+        let told = stall.wait_for(Option::is_none);
+        timeout(Duration::from_secs(10), told).await.expect("in time").expect("told");
+    }
+    assert_eq!(*daemon.life().borrow(), Life::Runs);
 }

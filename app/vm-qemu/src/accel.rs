@@ -4,13 +4,18 @@
 use std::{process::Stdio, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncReadExt, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    time::timeout,
+};
 
 use crate::{Qemu, QemuConfig, args, command};
 
 /// How long the kernel may take to print its first line; on working KVM it takes a fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(6);
 const FIRST_LINE: &[u8] = b"Linux version";
+/// What QEMU says when the host's KVM cannot go on with a guest; QEMU itself then waits for a debugger.
+const GIVEN_UP: &[u8] = b"KVM internal error";
 
 /// A verdict holds until the host boots anew or QEMU changes.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,27 +62,74 @@ async fn try_kernel(config: &QemuConfig, qemu: &Qemu) -> Result<(), String> {
         .args(args::hardening())
         .args(args::console())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|e| format!("QEMU could not be started to try KVM: {e}"))?;
-    let mut stdout = child.stdout.take().expect("BUG: stdout was asked to be a pipe");
-    let mut seen = Vec::new();
-    let first_line = async {
-        let mut buffer = [0u8; 4096];
-        while let Ok(count @ 1..) = stdout.read(&mut buffer).await {
-            seen.extend_from_slice(&buffer[..count]);
-            if seen.windows(FIRST_LINE.len()).any(|w| w == FIRST_LINE) {
-                return true;
-            }
-            // A guest that babbles and never says it is not a kernel that runs.
-            if seen.len() > 1 << 20 {
-                return false;
-            }
+    let stdout = child.stdout.take().expect("BUG: stdout was asked to be a pipe");
+    let stderr = child.stderr.take().expect("BUG: stderr was asked to be a pipe");
+    let verdict = async {
+        tokio::select! {
+            alive = says(stdout, FIRST_LINE) => alive,
+            // A QEMU that has nothing to complain of, or ends, is judged by what the kernel says.
+            true = says(stderr, GIVEN_UP) => false,
         }
-        false
     };
-    let alive = timeout(PATIENCE, first_line).await.unwrap_or(false);
+    let alive = timeout(PATIENCE, verdict).await.unwrap_or(false);
     // It may have ended by itself.
     let _ = child.kill().await;
     if alive { Ok(()) } else { Err(DEAD.into()) }
+}
+
+/// Whether `words` come before the end; `false` also for a babbler that never says them.
+async fn says(mut from: impl AsyncRead + Unpin, words: &[u8]) -> bool {
+    let (mut seen, mut buffer) = (Vec::new(), [0u8; 4096]);
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        seen.extend_from_slice(&buffer[..count]);
+        if seen.windows(words.len()).any(|w| w == words) {
+            return true;
+        }
+        if seen.len() > 1 << 20 {
+            return false;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, time::Instant};
+
+    use super::*;
+    use crate::version::Version;
+
+    /// Tries a "QEMU" that is a script.
+    async fn tried(script: &str) -> (Result<(), String>, Duration) {
+        let dir = tempfile::tempdir().expect("folder");
+        let binary = dir.path().join("qemu");
+        std::fs::write(&binary, format!("#!/bin/sh\n{script}\n")).expect("written");
+        std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("set");
+        let qemu = Qemu { binary, version: Version::new(7, 2), full: "7.2".into() };
+        let config =
+            QemuConfig { binary: None, probe_kernel: "/k".into(), verdict_file: dir.path().join("verdict") };
+        let began = Instant::now();
+        (try_kernel(&config, &qemu).await, began.elapsed())
+    }
+
+    #[tokio::test]
+    async fn a_kernel_that_prints_its_first_line_runs() {
+        assert_eq!(
+            tried("echo 'warning: x' >&2; echo '[0.0] Linux version 6.12'; exec sleep 60").await.0,
+            Ok(())
+        );
+        assert_eq!(tried("exec 2>&-; echo '[0.0] Linux version 6.12'; exec sleep 60").await.0, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_kvm_that_gives_up_is_not_waited_for() {
+        let script =
+            "echo 'KVM internal error. Suberror: 1' >&2; echo 'emulation failure' >&2; exec sleep 60";
+        let (verdict, took) = tried(script).await;
+        assert!(verdict.is_err() && took < PATIENCE, "{verdict:?} after {took:?}");
+        assert!(tried("exit 1").await.0.is_err(), "a QEMU that ends has run nothing");
+    }
 }

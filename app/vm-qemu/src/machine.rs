@@ -11,12 +11,13 @@ use std::{
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use qapi::{futures::QapiService, futures::QmpStreamTokio, qmp};
-use slipway_vm::{Capabilities, DriverError, ExitReason, Machine, MachineSpec};
+use slipway_vm::{Capabilities, DriverError, ExitReason, Machine, MachineSpec, Stall};
 use slipway_vsock::{GuestCid, Transport, af_vsock::KernelVsock, vhost_user::VhostUserVsock};
 use tokio::{
     io::WriteHalf,
     net::UnixStream,
     process::Child,
+    sync::watch,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -57,6 +58,7 @@ struct QemuMachine {
     device: Option<VhostUserVsock>,
     capabilities: Capabilities,
     cause: Cause,
+    stall: watch::Receiver<Option<Stall>>,
     console: Tail,
     stderr: Tail,
     /// Readers of console, stderr and QMP events; they end with QEMU.
@@ -115,11 +117,12 @@ pub(crate) async fn start(
     };
     let (qmp, mut events) = stream.into_parts();
     let cause = Cause::default();
+    let (tell_stall, stall) = watch::channel(None);
     readers.spawn({
         let cause = cause.clone();
         async move {
             while let Some(Ok(event)) = events.next().await {
-                note(&cause, &event);
+                note(&cause, &tell_stall, &event);
             }
         }
     });
@@ -133,6 +136,7 @@ pub(crate) async fn start(
         device,
         capabilities,
         cause,
+        stall,
         console,
         stderr,
         readers,
@@ -171,8 +175,17 @@ async fn ended_early(readers: &mut JoinSet<()>, stderr: &Tail) -> DriverError {
     DriverError::EndedEarly { detail: if text.is_empty() { "it said nothing".into() } else { text } }
 }
 
-fn note(cause: &Cause, event: &qmp::Event) {
+fn note(cause: &Cause, stall: &watch::Sender<Option<Stall>>, event: &qmp::Event) {
     match event {
+        // QEMU stops the machine at a write for which the host has no room, and repeats it when the machine goes on.
+        qmp::Event::BLOCK_IO_ERROR { data, .. }
+            if data.nospace == Some(true) && matches!(data.action, qmp::BlockErrorAction::stop) =>
+        {
+            stall.send_replace(Some(Stall::HostDiskFull));
+        }
+        qmp::Event::RESUME { .. } => {
+            stall.send_replace(None);
+        }
         qmp::Event::SHUTDOWN { data, .. } => match data.reason {
             qmp::ShutdownCause::guest_shutdown => cause.is(ExitReason::PoweredOff),
             qmp::ShutdownCause::guest_reset => cause.is(ExitReason::Reset),
@@ -239,6 +252,10 @@ impl Machine for QemuMachine {
         self.child.start_kill().map_err(failed)?;
         self.child.wait().await.map_err(failed)?;
         Ok(())
+    }
+
+    fn stall(&self) -> watch::Receiver<Option<Stall>> {
+        self.stall.clone()
     }
 
     fn console_tail(&self) -> Vec<u8> {

@@ -6,23 +6,29 @@ use async_trait::async_trait;
 use slipway_vsock::Transport;
 use tokio::sync::watch;
 
-use crate::{Accel, AccelChoice, Capabilities, Driver, DriverError, ExitReason, Machine, MachineSpec};
+use crate::{Accel, AccelChoice, Capabilities, Driver, DriverError, ExitReason, Machine, MachineSpec, Stall};
 
 /// Starts [fake machines](FakeMachine) on a transport of the test's.
 pub struct FakeDriver {
     transport: Arc<dyn Transport>,
     end: watch::Sender<Option<ExitReason>>,
+    stall: watch::Sender<Option<Stall>>,
 }
 
 impl FakeDriver {
     /// A driver whose machines are reached by `transport`.
     pub fn new(transport: Arc<dyn Transport>) -> Self {
-        Self { transport, end: watch::Sender::new(None) }
+        Self { transport, end: watch::Sender::new(None), stall: watch::Sender::new(None) }
     }
 
     /// Ends every machine of this driver for `reason`, as a crash or the guest would.
     pub fn end(&self, reason: ExitReason) {
         self.end.send_replace(Some(reason));
+    }
+
+    /// Makes every machine of this driver stand still for `stall`, until it is resumed.
+    pub fn stall(&self, stall: Stall) {
+        self.stall.send_replace(Some(stall));
     }
 
     fn capabilities() -> Capabilities {
@@ -40,7 +46,8 @@ impl Driver for FakeDriver {
         if spec.cpus == 0 {
             return Err(DriverError::BadSpec("it needs at least one CPU".into()));
         }
-        Ok(Box::new(FakeMachine { transport: Arc::clone(&self.transport), end: self.end.clone() }))
+        let (end, stall) = (self.end.clone(), self.stall.clone());
+        Ok(Box::new(FakeMachine { transport: Arc::clone(&self.transport), end, stall }))
     }
 }
 
@@ -48,6 +55,7 @@ impl Driver for FakeDriver {
 pub struct FakeMachine {
     transport: Arc<dyn Transport>,
     end: watch::Sender<Option<ExitReason>>,
+    stall: watch::Sender<Option<Stall>>,
 }
 
 #[async_trait]
@@ -69,12 +77,17 @@ impl Machine for FakeMachine {
     }
 
     async fn resume(&mut self) -> Result<(), DriverError> {
+        self.stall.send_replace(None);
         Ok(())
     }
 
     async fn kill(&mut self, _grace: Duration) -> Result<(), DriverError> {
         self.end.send_if_modified(|end| end.is_none() && end.replace(ExitReason::Killed).is_none());
         Ok(())
+    }
+
+    fn stall(&self) -> watch::Receiver<Option<Stall>> {
+        self.stall.subscribe()
     }
 
     fn console_tail(&self) -> Vec<u8> {

@@ -9,6 +9,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use slipway_vsock::Transport;
+use tokio::sync::watch;
 
 /// What a machine is made of. Paths are absolute; a driver refuses what it would otherwise silently ignore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +93,14 @@ pub enum ExitReason {
         /// What the process said or by which signal it ended.
         detail: String,
     },
+}
+
+/// Why the virtual CPUs stand still although nobody asked for it. They go on by [`Machine::resume`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stall {
+    /// The host has no room for what the guest wrote. The write waits and is not lost.
+    HostDiskFull,
 }
 
 /// A driver could not do its part.
@@ -181,6 +190,8 @@ pub trait Machine: Send {
     /// # Errors
     /// [`DriverError`] when the process cannot be ended.
     async fn kill(&mut self, grace: Duration) -> Result<(), DriverError>;
+    /// Whether and why the virtual CPUs stand still unasked.
+    fn stall(&self) -> watch::Receiver<Option<Stall>>;
     /// The end of what the guest wrote to its console, at most 64 KiB: the evidence when a boot fails.
     fn console_tail(&self) -> Vec<u8>;
     /// Resolves once the VM ended. Cancel-safe.

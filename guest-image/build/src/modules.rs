@@ -95,7 +95,9 @@ fn unpacked(bytes: &[u8]) -> Result<Vec<u8>> {
 fn unsign(module: &mut Vec<u8>) {
     const MARK: &[u8] = b"~Module signature appended~\n";
     const DESCRIPTION: usize = 12;
-    let Some(rest) = module.strip_suffix(MARK).and_then(|signed| signed.split_last_chunk::<4>()) else { return };
+    let Some(rest) = module.strip_suffix(MARK).and_then(|signed| signed.split_last_chunk::<4>()) else {
+        return;
+    };
     let (before, length) = (rest.0.len() + 4, u32::from_be_bytes(*rest.1) as usize);
     if let Some(end) = before.checked_sub(DESCRIPTION).and_then(|end| end.checked_sub(length)) {
         module.truncate(end);
