@@ -6,6 +6,9 @@ import { chromium } from "playwright-core";
 import { serve } from "./bridge.mjs";
 import { Scripted } from "./scripted.mjs";
 
+/** The browser's own word about an answer of 400 or more: a test says itself what it expects of those. */
+const REFUSED = /^Failed to load resource: the server responded with a status of [45]\d\d/;
+
 export const SHOTS = fileURLToPath(new URL("./shots", import.meta.url));
 
 export async function launch() {
@@ -24,7 +27,7 @@ export async function open(browser, { script = {}, hash = "/containers", theme =
   const page = await context.newPage();
   const errors = [];
   page.on("pageerror", (error) => errors.push(String(error)));
-  page.on("console", (message) => message.type() === "error" && errors.push(message.text()));
+  page.on("console", (message) => message.type() === "error" && !REFUSED.test(message.text()) && errors.push(message.text()));
   await page.addInitScript(
     ({ met, dir }) => {
       if (met) localStorage.setItem("slipway.met", "1");

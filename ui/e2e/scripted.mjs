@@ -77,7 +77,7 @@ export class Scripted {
       this.mounts.mounts = this.mounts.mounts.filter((m) => m.path !== body.path);
       return this.mounts;
     }
-    if (path === "/start") this.setStatus({ state: "starting", phases: this.phases.slice(0, 2).map((p, i) => (i ? { ...p, state: "running", ended_ms: null } : p)) });
+    if (path === "/start" && this.status.state !== "running") this.setStatus({ state: "starting", phases: this.phases.slice(0, 2).map((p, i) => (i ? { ...p, state: "running", ended_ms: null } : p)) });
     if (path === "/stop") this.setStatus({ state: "stopped", engine: null, machine: null });
     return this.status;
   }

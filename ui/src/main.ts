@@ -5,6 +5,8 @@ import "./styles/base.css";
 import "./styles/fields.css";
 import { mount } from "svelte";
 import App from "./App.svelte";
+import { beginTips } from "./parts/tip";
 
 const target = document.getElementById("app");
+beginTips();
 if (target) mount(App, { target });

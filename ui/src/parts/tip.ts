@@ -1,25 +1,26 @@
-// One tooltip for the whole page: what an icon means, on hover and on keyboard focus.
-import type { Attachment } from "svelte/attachments";
+// One tooltip for the whole page: what an icon means, on hover and on keyboard focus. Owners say it in `data-tip`; two listeners
+// hear of all of them, so that a row of a long list costs nothing for it.
 
 const DELAY = 450;
 let shown: HTMLElement | null = null;
+let owner: HTMLElement | null = null;
 let timer: ReturnType<typeof setTimeout> | undefined;
 
 function hide(): void {
   clearTimeout(timer);
   shown?.remove();
-  shown = null;
+  shown = owner = null;
 }
 
-function show(owner: HTMLElement, text: string): void {
-  hide();
+function show(of: HTMLElement): void {
+  if (!of.isConnected) return;
   const tip = document.createElement("div");
   tip.className = "tip";
-  tip.textContent = text;
+  tip.textContent = of.dataset.tip ?? "";
   // The owner's label says the same to screen readers.
   tip.setAttribute("aria-hidden", "true");
   document.body.append(tip);
-  const at = owner.getBoundingClientRect();
+  const at = of.getBoundingClientRect();
   const own = tip.getBoundingClientRect();
   const below = at.bottom + own.height + 8 < innerHeight;
   tip.style.left = `${Math.max(4, Math.min(innerWidth - own.width - 4, at.left + at.width / 2 - own.width / 2))}px`;
@@ -27,25 +28,17 @@ function show(owner: HTMLElement, text: string): void {
   shown = tip;
 }
 
-export function tip(text: string): Attachment<HTMLElement> {
-  return (owner) => {
-    const soon = () => {
-      clearTimeout(timer);
-      timer = setTimeout(() => show(owner, text), DELAY);
-    };
-    const focused = () => owner.matches(":focus-visible") && soon();
-    owner.addEventListener("pointerenter", soon);
-    owner.addEventListener("pointerleave", hide);
-    owner.addEventListener("pointerdown", hide);
-    owner.addEventListener("focus", focused);
-    owner.addEventListener("blur", hide);
-    return () => {
-      hide();
-      owner.removeEventListener("pointerenter", soon);
-      owner.removeEventListener("pointerleave", hide);
-      owner.removeEventListener("pointerdown", hide);
-      owner.removeEventListener("focus", focused);
-      owner.removeEventListener("blur", hide);
-    };
-  };
+function met(event: Event): void {
+  const found = (event.target as Element | null)?.closest?.<HTMLElement>("[data-tip]") ?? null;
+  if (found === owner) return;
+  hide();
+  if (!found || (event.type === "focusin" && !found.matches(":focus-visible"))) return;
+  owner = found;
+  timer = setTimeout(() => show(found), DELAY);
+}
+
+export function beginTips(): void {
+  document.addEventListener("pointerover", met);
+  document.addEventListener("focusin", met);
+  for (const over of ["pointerdown", "focusout", "scroll", "keydown"]) document.addEventListener(over, hide, { capture: true, passive: true });
 }

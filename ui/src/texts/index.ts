@@ -29,6 +29,7 @@ export const t = {
   more: (n: number) => `and ${n} more`,
   whatGoes: "What is removed",
   notifications: "Notifications",
+  menus: "Open menu",
   sections: "Sections",
   loading: "Loading",
   pathOnHost: "Path on this computer",

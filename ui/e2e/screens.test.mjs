@@ -1,0 +1,331 @@
+// The page in Debian's Chromium on a scripted engine: what people with a keyboard alone, with a screen reader, with hostile
+// images and with very many containers meet. Needs `npm run build` first.
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, before, test } from "node:test";
+import { launch, open } from "./browser.mjs";
+import { container, hex } from "./fixtures.mjs";
+import { Scripted } from "./scripted.mjs";
+
+const axe = await readFile(new URL("../node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+const api = hex(1);
+let browser;
+before(async () => (browser = await launch()));
+after(() => browser.close());
+
+/** Opens a page, runs the test on it, and fails for anything that the page's console complained of. */
+function onPage(name, options, run) {
+  test(name, { timeout: 120_000 }, async () => {
+    const opened = await open(browser, options);
+    try {
+      await run(opened);
+      assert.deepEqual(opened.errors, []);
+    } finally {
+      await opened.close();
+    }
+  });
+}
+
+const row = (page, name) => page.getByRole("row", { name: new RegExp(`^${name}`) });
+
+onPage("a container is stopped and started from its row, and the row follows the engine's events", {}, async ({ page, target }) => {
+  await page.getByRole("button", { name: "Stop slipway-welcome" }).click();
+  await row(page, "slipway-welcome, Stopped").waitFor();
+  assert.equal(target.acts.at(-1).path, `/containers/${hex(7)}/stop`);
+  await page.getByRole("button", { name: "Start slipway-welcome" }).click();
+  await row(page, "slipway-welcome, Up").waitFor();
+  // What somebody does in a terminal shows too.
+  target.containers = target.containers.filter((c) => c.Names[0] !== "/mailpit");
+  target.event("container", "destroy", hex(9));
+  await row(page, "mailpit").waitFor({ state: "detached" });
+});
+
+onPage("a project is stopped as one, and removing it says what is lost", {}, async ({ page, target }) => {
+  await page.getByRole("button", { name: "Stop shop", exact: true }).click();
+  await page.getByText("0 of 4 running").waitFor();
+  await page.getByRole("button", { name: "Remove shop", exact: true }).click();
+  const dialog = page.getByRole("alertdialog");
+  assert.deepEqual(await dialog.getByRole("listitem").allTextContents(), ["shop-api-1", "shop-db-1", "shop-web-1", "shop-worker-1"]);
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  assert.equal(target.containers.length, 11);
+  await page.getByRole("button", { name: "Remove shop", exact: true }).click();
+  await dialog.getByRole("button", { name: "Remove", exact: true }).click();
+  await row(page, "Compose project shop").waitFor({ state: "detached" });
+  assert.equal(target.containers.length, 7);
+});
+
+onPage("several are chosen with the keyboard and pruned with their list", {}, async ({ page }) => {
+  await row(page, "dns").focus();
+  await page.keyboard.press("Space");
+  await page.keyboard.press("Shift+ArrowDown");
+  await page.getByRole("toolbar", { name: "Actions for what is selected" }).getByText("2 selected").waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("button", { name: "Actions", exact: true }).click();
+  await page.getByRole("menuitem", { name: "Remove stopped" }).click();
+  assert.deepEqual(await page.getByRole("alertdialog").getByRole("listitem").allTextContents(), ["docs-site-1", "docs-search-1", "migrate-2026-11"]);
+  await page.getByRole("button", { name: "Remove stopped" }).click();
+  await page.getByText("3 containers removed").waitFor();
+});
+
+onPage("a log is followed, searched by an expression and keeps its colours", { hash: `/containers/${api}/logs` }, async ({ page }) => {
+  const log = page.getByRole("log");
+  await log.locator(".ansi-red", { hasText: "error" }).waitFor();
+  await page.getByRole("button", { name: "Regular expression" }).click();
+  await page.getByRole("searchbox", { name: "Search the log" }).fill("pay.ent");
+  await page.getByText("2 of 2").waitFor();
+  assert.equal(await log.locator("mark").count(), 2);
+  await page.getByRole("searchbox", { name: "Search the log" }).fill("(");
+  await page.getByText("Not a regular expression").waitFor();
+});
+
+onPage("a terminal takes what is typed and shows what comes back", { hash: `/containers/${api}/terminal` }, async ({ page }) => {
+  await page.getByRole("textbox", { name: "Terminal 1, shop-api-1" }).waitFor();
+  await page.locator(".xterm-accessibility", { hasText: "root@shop-api" }).waitFor();
+  await page.keyboard.type("ls\n");
+  await page.locator(".xterm-accessibility", { hasText: "index.html" }).waitFor();
+  await page.keyboard.type("exit\n");
+  await page.getByText("exit 0").waitFor();
+  await page.getByRole("button", { name: "Open again" }).click();
+  await page.locator(".xterm-accessibility", { hasText: "root@shop-api" }).waitFor();
+});
+
+onPage("files are walked with marks for what changed, and a file is shown", { hash: `/containers/${api}/files` }, async ({ page }) => {
+  await page.getByRole("row", { name: "etc" }).click();
+  await page.getByText("Deleted").waitFor();
+  assert.equal(await page.getByRole("row", { name: "app.conf" }).getByText("Added").count(), 1);
+  await page.getByRole("row", { name: "app.conf" }).click();
+  await page.getByText("listen = 0.0.0.0:80").waitFor();
+});
+
+onPage("an image is pulled with its layers and a failed pull says why", { hash: "/images", script: { pullSteps: 12 } }, async ({ page }) => {
+  await page.getByRole("button", { name: "Pull", exact: true }).click();
+  const field = page.getByLabel("Image", { exact: true });
+  await field.fill("missing:1");
+  await field.press("Enter");
+  await page.getByText("manifest for missing:1 not found").waitFor();
+  await field.fill("postgres:18");
+  await field.press("Enter");
+  await page.getByRole("list", { name: "Layers" }).getByText("6e771e15690e").waitFor();
+  await page.getByRole("row", { name: "postgres:18" }).waitFor();
+});
+
+onPage("an image is run with a port and a volume", { hash: "/images" }, async ({ page, target }) => {
+  await page.getByRole("button", { name: "Run shop/api:2.4" }).click();
+  await page.getByLabel("Port on this computer").fill("8088");
+  await page.getByLabel("Volume or folder of this computer").fill("shop_uploads");
+  await page.getByLabel("Name", { exact: true }).fill("trial");
+  await page.getByRole("dialog").getByRole("button", { name: "Run", exact: true }).click();
+  await page.getByRole("region", { name: "trial" }).waitFor();
+  const { body } = target.acts.find((a) => a.path.startsWith("/containers/create"));
+  assert.deepEqual(body.HostConfig.PortBindings, { "80/tcp": [{ HostPort: "8088" }] });
+  assert.deepEqual(body.HostConfig.Mounts, [{ Type: "volume", Source: "shop_uploads", Target: "/data", ReadOnly: false }]);
+});
+
+onPage("an image is loaded from a file with progress, and can be cancelled", { hash: "/images", script: { transferSteps: 60 } }, async ({ page, target }) => {
+  const load = async () => {
+    await page.getByRole("button", { name: "Actions", exact: true }).click();
+    await page.getByRole("menuitem", { name: "Load from a file" }).click();
+    await page.getByLabel("Path on this computer").fill("/home/anna/shop.tar");
+    await page.getByRole("button", { name: "Choose", exact: true }).click();
+  };
+  await load();
+  await page.getByRole("progressbar", { name: "Loading shop.tar" }).waitFor();
+  await page.getByRole("region", { name: "Notifications" }).getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("progressbar").waitFor({ state: "detached" });
+  target.transferSteps = 5;
+  await load();
+  await page.getByText("shop.tar is loaded").waitFor();
+});
+
+onPage("a setting is changed at once, a wrong one says why, and a restart is offered", { hash: "/settings/resources" }, async ({ page, target }) => {
+  const memory = page.getByRole("textbox", { name: "Memory" });
+  await memory.fill("8GiB");
+  await memory.press("Enter");
+  await page.getByText("One setting takes effect at the next start").waitFor();
+  assert.equal(target.settings.find((s) => s.name === "machine.memory").value, "8GiB");
+  await memory.fill("4 apples");
+  await memory.press("Enter");
+  await page.getByText("not `4 apples`").waitFor();
+});
+
+for (const [state, words, changes] of [
+  ["stopped", "The machine is stopped", { state: "stopped", engine: null, machine: null }],
+  ["starting", "Guest image verified", { state: "starting", engine: null }],
+  ["failed", "the data disk is damaged", { state: "failed", engine: null, problem: { code: "x", message: "the data disk is damaged", hint: "it is kept" } }],
+  ["degraded", "containerd was restarted", { state: "degraded", problem: { code: "x", message: "containerd was restarted 3 times" } }],
+]) {
+  onPage(`a machine that becomes ${state} while the window is open shows it, and comes back`, {}, async ({ page, target }) => {
+    await row(page, "slipway-welcome").waitFor();
+    target.setStatus(changes);
+    await page.getByText(words).first().waitFor();
+    target.setStatus({ state: "running", engine: "28.5.2", problem: undefined, machine: { cpus: 4, memory_mib: 4096, pid: 1, vmm: "qemu", accel: "kvm", transport: "vsock" } });
+    await row(page, "slipway-welcome").waitFor();
+  });
+}
+
+onPage("every screen is reached and worked by keyboard alone", {}, async ({ page }) => {
+  await row(page, "Compose project docs").waitFor();
+  for (const screen of ["Containers", "Images", "Volumes", "Networks", "Builds", "Settings", "Troubleshoot"]) {
+    await page.keyboard.press("Control+k");
+    await page.keyboard.type(screen);
+    await page.getByRole("option", { name: screen }).first().waitFor();
+    await page.keyboard.press("Enter");
+    await page.getByRole("heading", { level: 1, name: screen }).waitFor();
+    // All that Tab comes to has a name and shows that it has the focus.
+    const seen = new Set();
+    for (let i = 0; i < 60; i++) {
+      await page.keyboard.press("Tab");
+      const at = await page.evaluate(() => {
+        const e = document.activeElement;
+        if (!e || e === document.body) return null;
+        const name = e.getAttribute("aria-label") ?? e.textContent?.trim() ?? e.getAttribute("title") ?? "";
+        const labelled = name || e.getAttribute("aria-labelledby") || e.closest("label");
+        const style = getComputedStyle(e);
+        return { key: `${e.tagName} ${name}`, named: Boolean(labelled), ring: style.outlineStyle !== "none" || e.closest(".xterm") !== null };
+      });
+      if (!at) break;
+      assert.ok(at.named, `${screen}: something without a name has the focus: ${at.key}`);
+      assert.ok(at.ring, `${screen}: no ring around ${at.key}`);
+      if (seen.has(at.key) && seen.size > 5) break;
+      seen.add(at.key);
+    }
+    assert.ok(seen.size >= 9, `${screen}: only ${seen.size} stops: ${[...seen].join(", ")}`);
+  }
+  // Into a container, through its tabs and out again.
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("slipway-welcome");
+  await page.keyboard.press("Enter");
+  await page.getByRole("region", { name: "slipway-welcome" }).waitFor();
+  await page.getByRole("tab", { name: "Logs" }).focus();
+  for (const tab of ["Terminal", "Stats", "Files", "Inspect", "Mounts and ports"]) {
+    await page.getByRole("tab", { selected: true }).focus();
+    await page.keyboard.press("ArrowRight");
+    await page.getByRole("tab", { name: tab, selected: true }).waitFor();
+  }
+  await page.keyboard.press("Escape");
+  await page.getByRole("region", { name: "slipway-welcome" }).waitFor({ state: "detached" });
+});
+
+const PLACES = ["/containers", "/images", "/volumes", "/networks", "/builds", "/settings", "/settings/resources", "/settings/folders", "/settings/network", "/settings/engine", "/settings/image", "/settings/advanced", "/troubleshoot", "/troubleshoot/logs", "/troubleshoot/shell", "/troubleshoot/reset", ...["logs", "terminal", "stats", "files", "inspect", "mounts"].map((tab) => `/containers/${api}/${tab}`), `/images/${encodeURIComponent(`sha256:${hex(201)}`)}`, "/volumes/shop_pgdata", `/networks/${hex(103)}`];
+async function violations(page) {
+  await page.addScriptTag({ content: axe }).catch(() => page.evaluate(axe));
+  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return found.violations.map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160)).join(" | ")}`);
+}
+for (const theme of ["light", "dark"]) {
+  onPage(`axe finds nothing on any screen in ${theme}`, { theme }, async ({ page, errors }) => {
+    const all = [];
+    for (const place of PLACES) {
+      await page.evaluate((hash) => (location.hash = hash), place);
+      await page.waitForTimeout(500);
+      for (const v of await violations(page)) all.push(`${place}: ${v}`);
+    }
+    // And with what opens over a screen.
+    await page.evaluate(() => (location.hash = "/containers"));
+    await page.getByRole("button", { name: "Remove shop", exact: true }).click();
+    for (const v of await violations(page)) all.push(`confirmation: ${v}`);
+    await page.keyboard.press("Escape");
+    await page.keyboard.press("Control+k");
+    await page.waitForTimeout(200);
+    for (const v of await violations(page)) all.push(`palette: ${v}`);
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: "More actions for dns" }).click();
+    for (const v of await violations(page)) all.push(`menu: ${v}`);
+    await page.keyboard.press("Escape");
+    await page.evaluate(() => (location.hash = "/images"));
+    await page.getByRole("button", { name: "Run shop/api:2.4" }).click();
+    for (const v of await violations(page)) all.push(`run dialog: ${v}`);
+    assert.deepEqual(all, []);
+    // The policy keeps axe's own script tag out, and says so.
+    errors.splice(0, errors.length, ...errors.filter((e) => !e.includes("Content Security Policy")));
+  });
+}
+
+const EVIL = ["<img src=x onerror=window.hacked=1>", "<script>window.hacked=1</script>", '"><svg onload=window.hacked=1>', "{@html '<b>x</b>'}", "javascript:window.hacked=1", "${window.hacked=1}", "\u202egnp.exe", "&lt;b&gt;", "\x1b]8;;javascript:window.hacked=1\x07x\x1b]8;;\x07", "'-window.hacked=1-'"];
+onPage("300 hostile names and labels are text", {
+  script: {
+    containers: Array.from({ length: 100 }, (_, i) => ({ ...container(i + 1, `${EVIL[i % 10]}${i}`, EVIL[(i + 3) % 10], "running", `Up ${EVIL[(i + 1) % 10]}`, {}), Labels: { "com.docker.compose.project": EVIL[i % 7], "com.docker.compose.service": EVIL[(i + 5) % 10], [EVIL[2]]: EVIL[1] } })),
+    images: Array.from({ length: 100 }, (_, i) => ({ Id: `sha256:${hex(i + 1)}`, RepoTags: [`${EVIL[i % 10]}${i}:${EVIL[1]}`], RepoDigests: [EVIL[0]], Created: 1, Size: 1, SharedSize: 0, Containers: 0, Labels: { [EVIL[0]]: EVIL[1] } })),
+    volumes: Array.from({ length: 100 }, (_, i) => ({ Name: `${EVIL[i % 10]}${i}`, Driver: EVIL[0], Mountpoint: EVIL[1], Labels: { [EVIL[2]]: EVIL[1] }, Options: null, Scope: "local" })),
+    log: EVIL.map((text) => [1, text]),
+    files: EVIL.map((name) => ({ name, mode: "81a4", size: 1, mtime: 1 })),
+  },
+}, async ({ page }) => {
+  for (const place of ["/containers", "/images", "/volumes", `/containers/${hex(1)}/logs`, `/containers/${hex(1)}/files`, `/containers/${hex(1)}/inspect`, `/images/${encodeURIComponent(`sha256:${hex(1)}`)}/info`, `/volumes/${encodeURIComponent(`${EVIL[0]}0`)}/info`]) {
+    await page.evaluate((hash) => (location.hash = hash), place);
+    await page.waitForTimeout(300);
+    await page.evaluate(() => {
+      for (const e of document.querySelectorAll(".rows, .scroll, .lines")) e.scrollTop = e.scrollHeight / 2;
+    });
+    await page.waitForTimeout(150);
+    assert.equal(await page.evaluate(() => document.querySelectorAll("img, main script, svg[onload], [onerror]").length), 0, place);
+    assert.equal(await page.evaluate(() => window.hacked), undefined, place);
+  }
+  await page.evaluate(() => (location.hash = "/volumes"));
+  await page.getByRole("row", { name: EVIL[0] }).first().waitFor();
+});
+
+/** Frames that came late while a list was scrolled from end to end: more than two of the display's own. */
+async function scroll(page, selector) {
+  return page.evaluate(async (selector) => {
+    const list = document.querySelector(selector);
+    const times = [];
+    const steps = 180;
+    for (let i = 0; i <= steps; i++) {
+      list.scrollTop = (list.scrollHeight * i) / steps;
+      times.push(await new Promise((frame) => requestAnimationFrame(frame)));
+    }
+    const gaps = times.slice(1).map((t, i) => t - times[i]);
+    return { frames: gaps.length, late: gaps.filter((g) => g > 34).length, rows: list.querySelectorAll("[role=row], .line").length, height: list.scrollHeight };
+  }, selector);
+}
+
+const many = Array.from({ length: 1000 }, (_, i) => ({ ...container(1, `container-${String(i).padStart(4, "0")}`, "nginx:1", "running", "Up 3 minutes", { ports: [[10000 + i, 80]] }), Id: i.toString(16).padStart(64, "0") }));
+onPage("1,000 containers scroll, and only what is in sight is in the page", { script: { containers: many, statsAtOnce: 2 } }, async ({ page, target }) => {
+  await row(page, "container-0000").waitFor();
+  const seen = await scroll(page, ".rows");
+  console.log(`1,000 containers: ${seen.late} of ${seen.frames} frames late, ${seen.rows} rows in the page`);
+  assert.ok(seen.rows < 60, `${seen.rows} rows`);
+  assert.ok(seen.height > 50_000);
+  assert.ok(target.streams < 40, `${target.streams} streams`);
+  await page.getByRole("searchbox", { name: "Filter containers" }).fill("0777");
+  await row(page, "container-0777").waitFor();
+});
+
+onPage("100,000 log lines scroll and are searched", { hash: `/containers/${api}/logs`, script: { log: Array.from({ length: 100_000 }, (_, i) => [1 + (i % 9 === 0), `\x1b[32m${i}\x1b[0m line of a log that is neither short nor long ${i % 1000 === 0 ? "needle" : ""}`]) } }, async ({ page }) => {
+  await page.locator(".line", { hasText: "99999" }).waitFor({ timeout: 60_000 });
+  const seen = await scroll(page, ".lines");
+  console.log(`100,000 lines: ${seen.late} of ${seen.frames} frames late, ${seen.rows} lines in the page`);
+  assert.ok(seen.rows < 120, `${seen.rows} lines`);
+  assert.ok(seen.height >= 2_000_000, String(seen.height));
+  const began = Date.now();
+  await page.getByRole("searchbox", { name: "Search the log" }).fill("needle");
+  await page.getByText("100 of 100").waitFor();
+  console.log(`searched in ${Date.now() - began} ms`);
+});
+
+onPage("a window that is hidden streams nothing, and catches up when it is seen again", {}, async ({ page, target }) => {
+  await row(page, "slipway-welcome").waitFor();
+  await page.waitForTimeout(1200);
+  assert.ok(target.streams > 3);
+  const see = (state) =>
+    page.evaluate((state) => {
+      Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }, state);
+  await see("hidden");
+  await page.waitForTimeout(500);
+  assert.equal(target.streams, 0);
+  target.containers = target.containers.slice(0, 3);
+  await see("visible");
+  await row(page, "slipway-welcome").waitFor({ state: "detached" });
+});
+
+test("the daemon is started when it does not run", async () => {
+  const script = new Scripted({ unreachable: true });
+  const { page, close } = await open(browser, { script });
+  await page.getByText("Slipway does not answer").first().waitFor();
+  await page.getByRole("button", { name: "Start Slipway" }).click();
+  await row(page, "slipway-welcome").waitFor();
+  await close();
+});
