@@ -10,7 +10,8 @@ export const machine = {
     failed: "Failed",
   } satisfies Record<Schemas["State"], string>,
   bar: "Status",
-  phase: (name: string) => PHASES[name] ?? name,
+  /** What is done, or what is being waited for. */
+  phase: (name: string, done = true) => PHASES[name]?.[done ? 1 : 0] ?? name,
   start: "Start",
   stop: "Stop",
   restart: "Restart",
@@ -59,14 +60,16 @@ export const machine = {
   },
 };
 
-const PHASES: Record<string, string> = {
-  image: "Guest image verified",
-  machine: "Machine started",
-  agent: "Agent ready",
-  mounts: "Folders shared",
-  "data-disk": "Data disk mounted",
-  network: "Network up",
-  containerd: "containerd started",
-  engine: "Engine ready",
-  images: "Own images loaded",
+const PHASES: Record<string, [goesOn: string, done: string]> = {
+  image: ["Verifying the guest image", "Guest image verified"],
+  machine: ["Starting the machine", "Machine started"],
+  agent: ["Waiting for the agent", "Agent ready"],
+  kernel: ["Booting the kernel", "Kernel booted"],
+  mounts: ["Mounting file systems", "File systems mounted"],
+  shares: ["Sharing folders", "Folders shared"],
+  "data-disk": ["Checking the data disk", "Data disk ready"],
+  network: ["Setting up the network", "Network ready"],
+  containerd: ["Starting containerd", "containerd ready"],
+  engine: ["Starting the engine", "Engine ready"],
+  images: ["Loading the welcome image", "Welcome image loaded"],
 };
