@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong ─▶ one machine for all: engine, streams, cli, ports, shares, load ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong ─▶ one machine for all: engine, streams, cli, ports, network, shares, load ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -13,6 +13,7 @@ mod cli;
 mod crash;
 mod engine;
 mod load;
+mod network;
 mod ports;
 mod shares;
 mod streams;
@@ -79,8 +80,16 @@ fn main() -> ExitCode {
     };
     let mut trials: Vec<Trial> = wrong::TESTS.iter().copied().map(alone).collect();
     // What the first daemon told of its start is gone with it, and the tests of ports kill it: `cli` comes before.
-    let groups =
-        [engine::TESTS, streams::TESTS, cli::TESTS, ports::TESTS, shares::TESTS, load::TESTS, crash::TESTS];
+    let groups = [
+        engine::TESTS,
+        streams::TESTS,
+        cli::TESTS,
+        ports::TESTS,
+        network::TESTS,
+        shares::TESTS,
+        load::TESTS,
+        crash::TESTS,
+    ];
     trials.extend(groups.into_iter().flatten().copied().map(shared));
     trials.extend(alone::TESTS.iter().copied().map(alone));
     let conclusion = libtest_mimic::run(&arguments, trials);

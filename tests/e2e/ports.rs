@@ -89,7 +89,7 @@ fn udp(home: &Home) {
 }
 
 /// The server that sends datagrams back, into a container that is not started yet.
-fn put_echoes(home: &Home, container: &str) {
+pub(crate) fn put_echoes(home: &Home, container: &str) {
     let guest =
         std::env::var_os("SLIPWAY_TEST_GUEST").expect("`tests/run` builds it and sets SLIPWAY_TEST_GUEST");
     let server = Path::new(&guest).with_file_name("slipway-test-udp-echo");
@@ -97,7 +97,7 @@ fn put_echoes(home: &Home, container: &str) {
 }
 
 /// Waits until a datagram comes back.
-fn echoed(port: u16) {
+pub(crate) fn echoed(port: u16) {
     let socket = UdpSocket::bind((LOOPBACK, 0)).expect("bound");
     socket.connect((LOOPBACK, port)).expect("connected");
     socket.set_read_timeout(Some(Duration::from_millis(500))).expect("set");

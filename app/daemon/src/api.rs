@@ -230,6 +230,7 @@ async fn with_settings<T: Send + 'static>(
     let context = Arc::clone(&app.context);
     let done = blocking(move || work(&context.paths)).await??;
     app.owner.settings_changed().await?;
+    app.context.settings.send_replace(());
     Ok(Json(done))
 }
 

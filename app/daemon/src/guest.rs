@@ -29,6 +29,7 @@ use tokio::{
 use crate::{
     Context,
     board::Board,
+    configure,
     logs::{self, Origin},
     ports, shares,
 };
@@ -72,6 +73,7 @@ impl Guest {
         let (tell, inside) = watch::channel(Inside::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(ports::follow(shim.clone(), Arc::clone(context)));
+        tasks.spawn(configure::attend(Arc::clone(context), inside.clone()));
         tasks.spawn(follow_logs(shim.clone(), machine, Arc::clone(context)));
         let shares = &context.shares;
         tasks.spawn(Arc::clone(shares).attend(shim.clone(), inside.clone()));

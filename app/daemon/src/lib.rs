@@ -14,6 +14,7 @@ mod api;
 mod board;
 mod boot;
 mod config;
+mod configure;
 pub mod docker_context;
 mod engine;
 mod exec;
@@ -90,6 +91,8 @@ struct Context {
     /// Published ports of the machine that runs; written by [`ports`] alone.
     ports: watch::Sender<Vec<slipway_api::Port>>,
     shares: Arc<shares::Shares>,
+    /// Told whenever settings may have changed.
+    settings: watch::Sender<()>,
 }
 
 /// Is the daemon of a profile until it is told to end, by signal or by its API. The machine goes on.
@@ -130,8 +133,14 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let _ = std::fs::remove_file(&api_path);
     let relay = Relay::listen(&paths.docker_sock())?;
     let shares = Arc::new(shares::Shares::new(paths.clone()));
-    let context =
-        Arc::new(Context { paths, exe: options.exe, logs, ports: watch::Sender::default(), shares });
+    let context = Arc::new(Context {
+        paths,
+        exe: options.exe,
+        logs,
+        ports: watch::Sender::default(),
+        shares,
+        settings: watch::Sender::default(),
+    });
     let (gate, gate_seen) = watch::channel(Gate::Wait);
     let tasks = TaskTracker::new();
     let owner = owner::spawn(Arc::clone(&context), gate, stop.clone(), &tasks);

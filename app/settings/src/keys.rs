@@ -121,6 +121,13 @@ pub const KEYS: &[Key] = &[
         needs_restart: false,
     },
     Key {
+        name: "network.reach-host",
+        kind: Kind::Switch,
+        default: "true",
+        doc: "Containers reach what listens on this computer's 127.0.0.1, as `host.docker.internal`.",
+        needs_restart: false,
+    },
+    Key {
         name: "start.timeout",
         kind: Kind::Count { from: 10, to: 3600 },
         default: "300",

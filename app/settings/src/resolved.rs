@@ -59,6 +59,8 @@ pub struct Settings {
     pub share_on_demand: String,
     /// Folders in which changes are no events.
     pub share_exclude: Vec<String>,
+    /// Containers reach the host's loopback.
+    pub reach_host: bool,
     /// How long a start may take.
     pub start_timeout: Duration,
     /// How long containers get to stop.
@@ -115,6 +117,7 @@ impl Settings {
                 .map(|name| name.trim().trim_matches('/').to_owned())
                 .filter(|name| !name.is_empty())
                 .collect(),
+            reach_host: text("network.reach-host") == "true",
             start_timeout: Duration::from_secs(number("start.timeout", 300)),
             stop_timeout: Duration::from_secs(number("stop.timeout", 60)),
         };

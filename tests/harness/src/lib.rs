@@ -7,6 +7,7 @@
 //! Knows Slipway as a person does, by its commands; nothing here looks below them.
 
 mod command;
+mod greeter;
 
 use std::{
     path::{Path, PathBuf},
@@ -14,6 +15,7 @@ use std::{
 };
 
 pub use command::{Command, Ran, Running};
+pub use greeter::Greeter;
 
 /// Built program and image, as `tests/run` names them in the environment.
 #[derive(Debug, Clone)]

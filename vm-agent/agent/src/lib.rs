@@ -12,6 +12,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod clock;
+mod configuration;
 mod data_disk;
 mod engine;
 mod exec;
@@ -20,6 +21,8 @@ mod guest;
 mod init;
 mod listen;
 pub mod logs;
+mod names;
+mod netfilter;
 mod network;
 pub mod phases;
 pub mod ports;

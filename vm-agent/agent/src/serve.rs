@@ -21,7 +21,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{clock, data_disk, logs::Logs, phases::Board, ports::Ports, reaper::Reaper, shares::Shares};
+use crate::{
+    clock, configuration::Configuration, data_disk, logs::Logs, phases::Board, ports::Ports, reaper::Reaper,
+    shares::Shares,
+};
 
 /// How long the host may take for the first frame of a stream, and a target for accepting a dial.
 const FIRST: Duration = Duration::from_secs(10);
@@ -72,6 +75,8 @@ pub struct Guest {
     pub ports: Ports,
     /// The host's folders.
     pub shares: Shares,
+    /// What the host's settings say.
+    pub configuration: Configuration,
 }
 
 impl Guest {
@@ -144,6 +149,10 @@ impl Guest {
             Some(Call::GetStatus(_)) => reply::Result::Status(self.status()),
             Some(Call::Trim(_)) => self.trim().await,
             Some(Call::SetShares(wanted)) => reply::Result::Shares(self.shares.set(wanted).await),
+            Some(Call::Configure(wanted)) => match self.configuration.set(wanted, &self.reaper).await {
+                Ok(()) => reply::Result::Ok(v1::Ok {}),
+                Err(error) => failed("configure", error.to_string()),
+            },
             None => failed("unsupported", "this agent does not know the call".into()),
         }
     }

@@ -6,7 +6,9 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    clock, engine,
+    clock,
+    configuration::Configuration,
+    engine,
     listen::{self, Listener},
     logs::Logs,
     phases::Board,
@@ -59,6 +61,7 @@ async fn run(dir: PathBuf, socket: PathBuf) -> std::io::Result<()> {
         engine: socket.clone(),
         ports: Ports::default(),
         shares: crate::shares::Shares::new(),
+        configuration: Configuration::default(),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&guest.reaper).run());

@@ -203,6 +203,14 @@ impl AgentClient {
         }
     }
 
+    /// Puts in force what the host's settings and files say.
+    ///
+    /// # Errors
+    /// See [`CallError`]; what could be put in force is.
+    pub async fn configure(&self, wanted: v1::Configure) -> Result<(), CallError> {
+        self.done(request::Call::Configure(wanted), CALL).await
+    }
+
     async fn done(&self, call: request::Call, patience: Duration) -> Result<(), CallError> {
         match self.call(call, patience).await? {
             reply::Result::Ok(_) => Ok(()),

@@ -54,6 +54,7 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
                 }],
             })),
         ),
+        ("request-configure", request(request::Call::Configure(v1::Configure { reach_host: true }))),
         (
             "reply-shares",
             reply(reply::Result::Shares(v1::SharesState {

@@ -17,7 +17,9 @@ use tokio::{
 
 use super::{STAGE1_AT, load_module, mounts, power, power::Running};
 use crate::{
-    clock, data_disk, engine,
+    clock,
+    configuration::Configuration,
+    data_disk, engine,
     guest::{self, ServiceSpec},
     listen::{self, Listener},
     logs::Logs,
@@ -38,6 +40,8 @@ const CARD_PATIENCE: Duration = Duration::from_secs(10);
 const CONTAINERD_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the host may take to say what it shares.
 const SHARES_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the host may take to say what its settings are.
+const SETTINGS_PATIENCE: Duration = Duration::from_secs(10);
 /// Name and socket of the service that the engine builds on.
 const CONTAINERD: (&str, &str) = ("containerd", "/run/containerd/containerd.sock");
 /// Streams take two descriptors each.
@@ -90,6 +94,7 @@ impl Boot {
             engine: PathBuf::from(engine::SOCKET),
             ports: Ports::default(),
             shares: Shares::new(),
+            configuration: Configuration::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self.reaper).run());
@@ -137,8 +142,8 @@ impl Boot {
         let guest::Guest { modules, services, images, file_events, file_events_missing } = image;
         let file_events = file_events.ok_or(file_events_missing);
         let network = {
-            let boot = Arc::clone(&self);
-            async move { boot.network(modules).await }
+            let (boot, guest) = (Arc::clone(&self), Arc::clone(&guest));
+            async move { boot.network(modules, &guest).await }
         };
         let disk = async {
             if !self.data_disk(&data).await {
@@ -156,7 +161,12 @@ impl Boot {
         };
         // Containers that start with the engine find their folders.
         let shares = self.shares(&guest, file_events);
-        let (later, (), ()) = tokio::join!(disk, network, shares);
+        let settings = async {
+            if !guest.configuration.told(SETTINGS_PATIENCE).await {
+                self.logs.say("the host did not say what its settings are; the engine starts without them");
+            }
+        };
+        let (later, (), (), ()) = tokio::join!(disk, network, shares, settings);
         let Some(later) = later else { return };
         for spec in later {
             let _ = arrived.send(Arrival::Service(self.keep(spec))).await;
@@ -206,7 +216,7 @@ impl Boot {
     }
 
     /// Loads the modules and configures the network. Without a module something may not work; without both nothing stops.
-    async fn network(self: Arc<Self>, modules: Vec<String>) {
+    async fn network(self: Arc<Self>, modules: Vec<String>, guest: &Guest) {
         self.board.begin("network");
         let boot = Arc::clone(&self);
         let loaded = tokio::task::spawn_blocking(move || boot.modules(&modules)).await;
@@ -224,6 +234,9 @@ impl Boot {
         }
         if let Err(error) = std::fs::write("/run/resolv.conf", format!("nameserver {}\n", network.resolver)) {
             wrong.push(format!("failed to write /run/resolv.conf: {error}"));
+        }
+        if let Err(error) = guest.configuration.network_is_up(&network, &self.reaper).await {
+            wrong.push(error.to_string());
         }
         if wrong.is_empty() {
             self.board.end("network", PhaseState::Done, network.address.to_string());

@@ -23,6 +23,7 @@ fn guest() -> Served {
         engine: "/nonexistent".into(),
         ports: Ports::default(),
         shares: Shares::new(),
+        configuration: Default::default(),
     };
     Served { guest: Arc::new(guest), power_off }
 }
