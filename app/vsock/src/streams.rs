@@ -235,7 +235,7 @@ impl Streams {
         let (port, heard_of) = (GuestPort(stream.guest_port), !stream.say_request);
         self.remove(id, ConnectError::TimedOut { port });
         if heard_of {
-            self.stray_reset(id, port.0);
+            self.stray_reset(HOST_CID, id, port.0);
         } else {
             // Before the guest runs nobody takes from this queue, and dials come and go.
             self.ready.retain(|other| *other != id);
@@ -265,14 +265,14 @@ impl Streams {
 
     /// One packet of the guest. `payload` is at most [`MAX_PAYLOAD`] bytes, and may differ from what the header claims.
     pub(crate) fn receive(&mut self, header: &Header, payload: &[u8]) {
-        if header.src_cid != u64::from(self.cid.get()) || header.dst_cid != HOST_CID {
+        if header.src_cid != u64::from(self.cid.get()) {
             return;
         }
         let (id, guest_port) = (header.dst_port, header.src_port);
         let known = self.table.get(&id).is_some_and(|s| s.guest_port == guest_port);
-        if !known || header.kind != TYPE_STREAM {
+        if !known || header.kind != TYPE_STREAM || header.dst_cid != HOST_CID {
             if header.op != Op::Rst as u16 {
-                self.stray_reset(id, guest_port);
+                self.stray_reset(header.dst_cid, id, guest_port);
             }
             return;
         }
@@ -386,9 +386,11 @@ impl Streams {
         }
     }
 
-    fn stray_reset(&mut self, host_port: u32, guest_port: u32) {
+    /// Says a reset in the name of `cid`, the only one that the guest believes.
+    fn stray_reset(&mut self, cid: u64, host_port: u32, guest_port: u32) {
         if self.stray.len() < MAX_STRAY_RESETS {
-            let header = Header { src_port: host_port, dst_port: guest_port, ..self.header(Op::Rst) };
+            let header =
+                Header { src_cid: cid, src_port: host_port, dst_port: guest_port, ..self.header(Op::Rst) };
             self.stray.push_back(header);
         }
     }

@@ -188,6 +188,20 @@ fn what_came_before_a_reset_reaches_the_host() {
 }
 
 #[test]
+fn a_guest_that_dials_somebody_else_is_refused_in_his_name() {
+    // Itself, the hypervisor, nobody: without an answer the guest's kernel waits two seconds for each.
+    for cid in [u64::from(CID), 0, 77] {
+        let mut s = streams();
+        s.receive(&Header { dst_cid: cid, src_port: 99, dst_port: 22, ..from(0, Op::Request) }, &[]);
+        let (reset, _) = say(&mut s).expect("an answer");
+        assert_eq!((reset.op, reset.src_cid, reset.dst_cid), (Op::Rst as u16, cid, CID.into()));
+        assert_eq!((reset.src_port, reset.dst_port), (22, 99));
+        s.receive(&Header { dst_cid: cid, ..from(0, Op::Rst) }, &[]);
+        assert!(say(&mut s).is_none(), "a reset is not answered");
+    }
+}
+
+#[test]
 fn a_guest_that_dials_is_refused() {
     let mut s = streams();
     s.receive(&Header { src_port: 99, dst_port: 22, ..from(0, Op::Request) }, &[]);
