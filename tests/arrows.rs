@@ -53,6 +53,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // Daemon and shim are named by `inner.rs` alone, which starts them; a test below says so.
     ("slipway", &["slipway-api", "slipway-daemon", "slipway-share", "slipway-shim"]),
+    // The window is a client like the verbs.
+    ("slipway-desktop", &["slipway-api"]),
     ("slipway-image", &["slipway-manifest"]),
     ("slipway-welcome", &[]),
     ("slipway-tests", &[]),

@@ -133,9 +133,16 @@ pub(crate) enum Verb {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// open the window
+    #[command(after_help = "examples:\n  slipway desktop\n  slipway desktop --profile work")]
+    Desktop,
     /// (inner) be the daemon
     #[command(hide = true)]
-    Daemon,
+    Daemon {
+        /// start one in the background unless one lives, and return when it answers
+        #[arg(long)]
+        detach: bool,
+    },
     /// (inner) serve host folders to the machine of the process that owns it
     #[command(hide = true)]
     Share,

@@ -5,6 +5,7 @@
 
 mod args;
 mod config;
+mod desktop;
 mod follow;
 mod image;
 mod inner;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.verb {
         // Before any thread runs: they leave the starter's session first.
-        Verb::Daemon => inner::daemon(cli.profile),
+        Verb::Daemon { detach: false } => inner::daemon(cli.profile),
         Verb::Shim { config } => inner::shim(&config),
         Verb::Share => inner::share(),
         verb => {
@@ -78,6 +79,8 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Context(what) => integrate::context(&session, &what).await,
         Verb::Env { shell } => integrate::env(&session, shell),
         Verb::Version { json } => integrate::version(&session, json).await,
-        Verb::Completion { .. } | Verb::Daemon | Verb::Shim { .. } | Verb::Share => Ok(0),
+        Verb::Desktop => desktop::desktop(&session).await,
+        Verb::Daemon { .. } => session.ensured().await.map(|_| 0),
+        Verb::Completion { .. } | Verb::Shim { .. } | Verb::Share => Ok(0),
     }
 }

@@ -394,3 +394,39 @@ async fn a_reader_that_leaves_is_no_error() {
         timeout(Duration::from_secs(10), child.wait_with_output()).await.expect("ends").expect("ended");
     assert_eq!(told(output), (0, String::new(), String::new()));
 }
+
+#[tokio::test]
+async fn a_window_that_cannot_open_says_why() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    // Beside the program is what counts, so it gets a folder of its own.
+    let program = home.path("slipway");
+    std::fs::copy(env!("CARGO_BIN_EXE_slipway"), &program).expect("copied");
+    let open = |screen: &'static str| {
+        let mut command = Command::new(&program);
+        command.arg("desktop").env_clear().env("HOME", home.dir.path()).env("SLIPWAY_HOME", home.dir.path());
+        if !screen.is_empty() {
+            command.env("DISPLAY", screen);
+        }
+        ended(command)
+    };
+    let (code, _, err) = open(":1").await;
+    assert!(code == 1 && err.contains("there is no `") && err.contains("hint: "), "{code} {err}");
+    let window = home.path("slipway-desktop");
+    std::fs::write(&window, "#!/bin/sh\necho \"$@\" >>\"$SLIPWAY_HOME/opened\"\n").expect("written");
+    std::fs::set_permissions(&window, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+    let (code, _, err) = open("").await;
+    assert!(code == 1 && err.contains("no screen"), "{code} {err}");
+    assert_eq!(open(":1").await.0, 0);
+    assert_eq!(std::fs::read_to_string(home.path("opened")).expect("it ran"), "--profile default\n");
+    std::fs::write(&window, "#!/bin/sh\necho no web view >&2\nexit 3\n").expect("written");
+    let (code, _, err) = open(":1").await;
+    assert!(code == 1 && err.contains("exit status: 3") && err.contains("desktop.log"), "{code} {err}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_lives_is_found_and_not_started_again() {
+    let home = Home::new();
+    assert_eq!(home.run(&["daemon", "--detach"]).await, (0, String::new(), String::new()));
+    assert!(!home.path("logs").exists(), "nothing was started");
+}

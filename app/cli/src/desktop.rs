@@ -1,0 +1,77 @@
+//! `slipway desktop`: opens the window, which is a program of its own beside this one.
+
+use std::{
+    fs::File,
+    os::unix::{fs::OpenOptionsExt, process::CommandExt},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use slipway_api::Problem;
+use tokio::time::{Instant, sleep};
+
+use crate::{reach::Session, say::Fail};
+
+/// How long a window that cannot open may take to say so. One that opens is not waited for.
+const SECOND_LOOK: Duration = Duration::from_millis(700);
+/// Between two looks.
+const STEP: Duration = Duration::from_millis(25);
+
+/// Opens the window, or brings the one that is open to the front.
+///
+/// # Errors
+/// There is no window program, no screen, or it ends at once.
+pub(crate) async fn desktop(session: &Session) -> Result<u8, Fail> {
+    let program = program()?;
+    let has_screen = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if !has_screen("DISPLAY") && !has_screen("WAYLAND_DISPLAY") {
+        let problem = Problem::new("no-display", "there is no screen to open a window on");
+        return Err(problem
+            .because("neither DISPLAY nor WAYLAND_DISPLAY is set")
+            .hint("`slipway status` and the other verbs need none")
+            .into());
+    }
+    session.paths.prepare()?;
+    let log = session.paths.log("desktop");
+    let file = File::options().create(true).append(true).mode(0o600).open(&log)?;
+    let mut child = Command::new(&program)
+        .args(["--profile", session.paths.profile()])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        // It outlives the terminal that it was asked from.
+        .process_group(0)
+        .spawn()
+        .map_err(|error| failed(&program, &error.to_string()))?;
+    let deadline = Instant::now() + SECOND_LOOK;
+    while Instant::now() < deadline {
+        match child.try_wait()? {
+            // There was one already, and it came to the front.
+            Some(code) if code.success() => return Ok(0),
+            Some(code) => {
+                let problem = failed(&program, &code.to_string());
+                return Err(problem.hint(format!("what it said is in `{}`", log.display())).into());
+            }
+            None => sleep(STEP).await,
+        }
+    }
+    Ok(0)
+}
+
+fn failed(program: &std::path::Path, why: &str) -> Problem {
+    Problem::new("desktop-ended", format!("failed to open the window with `{}`", program.display()))
+        .because(why)
+}
+
+fn program() -> Result<PathBuf, Fail> {
+    let own = std::env::current_exe()?;
+    let beside = own.with_file_name("slipway-desktop");
+    if beside.is_file() {
+        return Ok(beside);
+    }
+    Err(Problem::new("desktop-missing", format!("there is no `{}`", beside.display()))
+        .hint("the window comes with the package; `installer/package` builds it")
+        .into())
+}
