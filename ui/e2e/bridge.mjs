@@ -67,6 +67,10 @@ async function answer(target, request, response) {
   const body = text ? JSON.parse(text) : undefined;
   if (pathname === "/bridge/platform") return json(200, target.platform ?? { os: "linux", version: "0.1.0", dockerConfig: "/home/anna/.docker", profile: "default", window: false });
   if (pathname === "/bridge/autostart") return json(200, null);
+  if (pathname === "/bridge/build-history") {
+    response.writeHead(200, { "content-type": "text/plain" });
+    return response.end(await target.buildHistory(body.verb, body.reference));
+  }
   if (pathname === "/bridge/start-daemon") return json(200, await target.startDaemon?.());
   if (pathname === "/bridge/upload" || pathname === "/bridge/download") {
     response.writeHead(200, { "content-type": "application/x-ndjson" });

@@ -92,6 +92,17 @@ const log = [
 
 const logLine = (i, unit, text) => ({ unix_ms: 1795740000000 + i * 211, unit, line: text });
 
+const at = (age) => new Date((now - age) * 1000).toISOString();
+function steps(failed) {
+  const names = ["[internal] load build definition from Dockerfile", "[internal] load .dockerignore", "[build 1/6] FROM docker.io/library/node:24", "[build 2/6] WORKDIR /srv", "[build 3/6] COPY package*.json .", "[build 4/6] RUN npm ci", "[build 5/6] RUN npm run build"];
+  const vertexes = names.map((name, i) => ({ digest: `sha256:${hex(i + 1)}`, name, started: at(900 - i), completed: at(900 - i - (i > 4 ? 12 : 0.4)), cached: i > 1 && i < 5, error: failed && i === 6 ? "exit code: 1" : undefined }));
+  const logs = [
+    [6, "added 412 packages in 9s\n"],
+    [7, failed ? "> shop-api@2.4.0 build\n> tsc -p .\n\nsrc/orders.ts(41,17): error TS2345: Argument of type 'string' is not assignable to parameter of type 'OrderId'.\n" : "> shop-api@2.4.0 build\n> tsc -p .\n"],
+  ].map(([n, text]) => ({ vertex: `sha256:${hex(n)}`, stream: 1, data: Buffer.from(text).toString("base64") }));
+  return { vertexes, logs };
+}
+
 export const fixtures = {
   platform: { os: "linux", version: "0.1.0", dockerConfig: "/home/anna/.docker", profile: "default", window: false },
   status: {
@@ -119,6 +130,16 @@ export const fixtures = {
     { ID: "z1y2x3w4v5u6", Parents: [], Type: "source.local", Description: "local source for context", InUse: true, Shared: false, Size: 12_800_000, CreatedAt: new Date((now - 400_000) * 1000).toISOString(), LastUsedAt: new Date((now - 3900) * 1000).toISOString(), UsageCount: 31 },
     { ID: "c1a2c3h4e5m6", Parents: [], Type: "exec.cachemount", Description: "cached mount /root/.npm from exec /bin/sh -c npm ci", InUse: false, Shared: false, Size: 240_000_000, CreatedAt: new Date((now - 900_000) * 1000).toISOString(), LastUsedAt: null, UsageCount: 0 },
   ],
+  builds: [
+    { ref: "default/default/76xnafpgx9u97p0fa8k8klmi7", name: "shop/api", status: "Error", created_at: at(900), completed_at: at(871), total_steps: 9, cached_steps: 4 },
+    { ref: "default/default/c4an8i7oomwp0s956ik3be48w", name: "shop/api", status: "Completed", created_at: at(4000), completed_at: at(3962), total_steps: 9, cached_steps: 6 },
+    { ref: "default/default/zi3afcphwfrl687z0for44zc8", name: "shop/web", status: "Completed", created_at: at(4300), completed_at: at(4203), total_steps: 12, cached_steps: 0 },
+    { ref: "default/default/r2d2afcphwfrl687z0for44zc", name: "docs (site)", status: "Canceled", created_at: at(90000), completed_at: at(89990), total_steps: 5, cached_steps: 2 },
+  ],
+  buildDetail: { Context: "api", Dockerfile: "Dockerfile", StartedAt: at(4000), CompletedAt: at(3962), Duration: 38_200_000_000, Status: "completed", NumCompletedSteps: 9, NumTotalSteps: 9, NumCachedSteps: 6, Platform: ["linux/amd64"], BuildArgs: [{ Name: "NODE_ENV", Value: "production" }] },
+  buildError: { Code: 2, Message: 'process "/bin/sh -c npm run build" did not complete successfully: exit code: 1', Name: "[build 5/6] RUN npm run build", Logs: ["error TS2345"], Sources: Buffer.from("Dockerfile:9\n--------------------\n   7 |     COPY package*.json .\n   8 |     RUN npm ci\n   9 | >>> RUN npm run build\n  10 |     \n  11 |     FROM node:24-slim\n--------------------\n").toString("base64") },
+  buildSteps: steps(false),
+  failedSteps: steps(true),
   settings,
   holdings: { data_disk: "/home/anna/.slipway/machine/data.raw", data_bytes: 6_400_000_000, settings: ["machine.memory"] },
   mounts: {

@@ -37,6 +37,14 @@ export class Scripted {
     this.unreachable = false;
   }
 
+  buildHistory(verb, reference) {
+    const build = this.builds.find((b) => b.ref.endsWith(`/${reference}`));
+    if (verb === "ls") return this.builds.map((b) => JSON.stringify(b)).join("\n");
+    if (verb === "rm") this.builds = this.builds.filter((b) => b !== build);
+    if (verb === "inspect") return JSON.stringify({ ...this.buildDetail, Name: build.name, Ref: reference, Error: build.status === "Error" ? this.buildError : undefined });
+    return verb === "logs" ? JSON.stringify(build.status === "Error" ? this.failedSteps : this.buildSteps) : "";
+  }
+
   #find(id) {
     const found = this.containers.find((c) => c.Id === id || c.Names[0] === `/${id}` || c.Id.startsWith(id));
     if (!found) throw NO(404, `No such container: ${id}`);

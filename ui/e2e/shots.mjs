@@ -26,6 +26,8 @@ const scenes = [
   ["networks", { hash: "/networks" }],
   ["network-members", { hash: `/networks/${hex(103)}` }],
   ["builds", { hash: "/builds" }],
+  ["build-failed", { hash: "/builds/76xnafpgx9u97p0fa8k8klmi7" }],
+  ["builds-cache", { hash: "/builds", do: (p) => p.getByRole("button", { name: "Cache" }).click() }],
   ["settings-general", { hash: "/settings" }],
   ["settings-resources", { hash: "/settings/resources" }],
   ["settings-folders", { hash: "/settings/folders" }],

@@ -26,8 +26,9 @@ async function problemOf(response: Response): Promise<BackendError> {
   }
 }
 
-async function post(path: string): Promise<Response> {
-  const response = await fetch(`/bridge/${path}`, { method: "POST" });
+async function post(path: string, body?: unknown): Promise<Response> {
+  const json = body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+  const response = await fetch(`/bridge/${path}`, { method: "POST", ...json });
   if (!response.ok) throw await problemOf(response);
   return response;
 }
@@ -172,6 +173,9 @@ export const http: Backend = {
   },
   async platform() {
     return (await (await post("platform")).json()) as Platform;
+  },
+  async buildHistory(verb, reference) {
+    return (await post("build-history", { verb, reference: reference ?? null })).text();
   },
   async autostart() {
     return (await (await post("autostart")).json()) as boolean | null;

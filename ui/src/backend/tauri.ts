@@ -79,6 +79,7 @@ export const tauri: Backend = {
   notify: (title, body) => command("notify", { title, body }),
   startDaemon: () => command("start_daemon"),
   platform: () => command<Platform>("platform"),
+  buildHistory: (verb, reference) => command<string>("build_history", { verb, reference: reference ?? null }),
   autostart: () => command<boolean | null>("autostart"),
   setAutostart: (on) => command("set_autostart", { on }),
 };

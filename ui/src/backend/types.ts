@@ -110,6 +110,8 @@ export interface Backend {
   /** Starts the daemon, or finds the one that runs. */
   startDaemon(): Promise<void>;
   platform(): Promise<Platform>;
+  /** BuildKit's own history, which speaks no HTTP: the bridge asks buildx. Gives what buildx said. */
+  buildHistory(verb: "ls" | "inspect" | "logs" | "rm", reference?: string): Promise<string>;
   /** None where the host cannot start us by itself. */
   autostart(): Promise<boolean | null>;
   setAutostart(on: boolean): Promise<void>;

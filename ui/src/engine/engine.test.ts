@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { parseBuilds, parseSteps, sourceOf } from "./builds";
 import { exitCode, publishedPorts, toneOf } from "./containers";
 import { dockerRun, quoted } from "./docker-run";
 import { frame, Frames, Kind } from "./exec";
@@ -186,4 +187,26 @@ describe("containers", () => {
 it("references are split at their tag and not at a registry's port", () => {
   expect(splitReference("a/b:1")).toEqual({ name: "a/b", tag: "1" });
   expect(splitReference("host:5000/a")).toEqual({ name: "host:5000/a", tag: "" });
+});
+
+describe("builds", () => {
+  it("are read from buildx's lines, whatever stands around them", () => {
+    const line = '{"cached_steps":2,"completed_at":"2026-11-27T02:48:48Z","created_at":"2026-11-27T02:48:43Z","name":"ctx","ref":"default/default/c4an8i","status":"Error","total_steps":6}';
+    expect(parseBuilds(`WARNING: no such thing\n${line}\n`)).toEqual([{ id: "c4an8i", name: "ctx", state: "failed", started: Date.parse("2026-11-27T02:48:43Z"), ended: Date.parse("2026-11-27T02:48:48Z"), steps: 6, cached: 2 }]);
+    expect(parseBuilds("")).toEqual([]);
+  });
+  it("have steps in the order in which they began, with their times and what they said", () => {
+    const vertex = (digest: string, started?: string, completed?: string, more = {}) => ({ digest, name: digest, started: started && `2026-01-01T00:00:${started}Z`, completed: completed && `2026-01-01T00:00:${completed}Z`, ...more });
+    const log = (vertex: string, text: string) => ({ vertex, data: btoa(text) });
+    const lines = [
+      { vertexes: [vertex("b"), vertex("a", "01", "02"), vertex("never")] },
+      { vertexes: [vertex("a", "03", "05"), vertex("b", "06", "06", { cached: true }), vertex("c", "07", "09", { error: "exit code: 1" })], logs: [log("c", "one\n"), log("c", "two\n"), log("unknown", "x")] },
+    ];
+    const found = parseSteps(lines.map((l) => JSON.stringify(l)).join("\n"));
+    expect(found.map((s) => [s.name, s.took, s.cached, s.error, s.log])).toEqual([["a", 4000, false, "", ""], ["b", 0, true, "", ""], ["c", 2000, false, "exit code: 1", "one\ntwo\n"], ["never", null, false, "", ""]]);
+  });
+  it("tell an error at its line", () => {
+    expect(sourceOf({ Error: { Sources: btoa(" 2 | >>> RUN x\n") } } as never)).toBe("2 | >>> RUN x");
+    expect(sourceOf({} as never)).toBe("");
+  });
 });

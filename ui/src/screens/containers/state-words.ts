@@ -15,7 +15,7 @@ export function stateWords(c: Container): string {
   }
   if (c.State === "running") {
     if (c.Status.includes("(unhealthy)")) return `${x.unhealthy}, ${c.Status.replace(/\s*\(.*\)/, "").toLowerCase()}`;
-    return c.Status.replace("(health: starting)", "").replace("(healthy)", "").trim();
+    return c.Status.replace("(health: starting)", "").replace("(healthy)", "").replace(" About", " about").trim();
   }
   return x.state[c.State] ?? c.State;
 }
