@@ -15,7 +15,7 @@ after(() => browser.close());
 
 /** Opens a page, runs the test on it, and fails for anything that the page's console complained of. */
 function onPage(name, options, run) {
-  test(name, { timeout: 120_000 }, async () => {
+  test(name, { timeout: 300_000 }, async () => {
     const opened = await open(browser, options);
     try {
       await run(opened);
@@ -263,6 +263,34 @@ onPage("300 hostile names and labels are text", {
   }
   await page.evaluate(() => (location.hash = "/volumes"));
   await page.getByRole("row", { name: EVIL[0] }).first().waitFor();
+});
+
+onPage("a volume is cloned under another name, exported and removed with a word about what is lost", { hash: "/volumes" }, async ({ page, target }) => {
+  const menu = async (item) => {
+    await page.getByRole("button", { name: "More actions for redis-data", exact: true }).click();
+    await page.getByRole("menuitem", { name: item }).click();
+  };
+  await menu("Clone");
+  await page.getByRole("dialog").getByRole("button", { name: "Clone" }).click();
+  await page.getByText("redis-data-copy is made").waitFor();
+  assert.equal(target.acts.find((a) => a.path === "/volumes/create").body.Name, "redis-data-copy");
+  await menu("Export as tar");
+  await page.getByLabel("Path on this computer").fill("/home/anna/redis.tar");
+  await page.getByRole("button", { name: "Choose", exact: true }).click();
+  await page.getByText("Exported to /home/anna/redis.tar").waitFor();
+  // The container that the archive went through is gone again.
+  assert.equal(target.containers.length, 11);
+  await menu("Remove");
+  assert.deepEqual(await page.getByRole("alertdialog").getByRole("listitem").allTextContents(), ["redis-data"]);
+  await page.getByRole("alertdialog").getByRole("button", { name: "Remove" }).click();
+  await page.getByRole("row", { name: "redis-data", exact: true }).waitFor({ state: "detached" });
+});
+
+onPage("a failed build shows its error at its line, and what the failed step said", { hash: "/builds" }, async ({ page }) => {
+  await page.getByRole("row", { name: "shop/api, Failed" }).click();
+  await page.getByRole("alert").getByText(">>> RUN npm run build").waitFor();
+  await page.getByText("error TS2345").waitFor();
+  assert.equal(await page.getByRole("region", { name: "Steps" }).getByText("Cached").count(), 3);
 });
 
 /** Frames that came late while a list was scrolled from end to end: more than two of the display's own. */

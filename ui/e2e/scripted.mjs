@@ -116,6 +116,12 @@ export class Scripted {
     if (kind === "containers") return this.#container(method, id, verb);
     if (kind === "exec") return verb === "json" ? { ExitCode: 0 } : {};
     if (kind === "images") return this.#image(method, path);
+    if (path === "/volumes/create") {
+      const made = { ...this.volumes[0], Name: body.Name, Mountpoint: `/var/lib/docker/volumes/${body.Name}/_data` };
+      this.volumes.push(made);
+      this.event("volume", "create", body.Name);
+      return made;
+    }
     if (kind === "volumes" && method === "DELETE") {
       this.volumes = this.volumes.filter((v) => v.Name !== id);
       this.event("volume", "destroy", id);
