@@ -18,15 +18,18 @@ build_programs() {
 # Builds guest-image/out, unless what it is made of is what it was made of.
 build_image() {
     local out=guest-image/out inputs
-    inputs=$(sha256sum guest-image/slipway.yaml guest-image/slipway.lock "$BIN_DIR/slipway-image" \
-        "$STATIC_DIR/slipway-agent" "$STATIC_DIR/slipway-welcome")
+    inputs=$(image_inputs)
     if [ -f "$out/manifest.json" ] && [ "$(cat "$out.inputs" 2>/dev/null)" = "$inputs" ]; then
         say "the guest image is built already"
         return
     fi
-    say "building the guest image (the first time fetches about 160 MB of Debian packages)"
+    say "building the guest image (the first time fetches about 220 MB of Debian packages)"
     "$BIN_DIR/slipway-image" build --out "$out" --agent "$STATIC_DIR/slipway-agent" --welcome "$STATIC_DIR/slipway-welcome"
     # Read again: a mirror that no longer has a pinned package makes the builder write the lock anew.
-    sha256sum guest-image/slipway.yaml guest-image/slipway.lock "$BIN_DIR/slipway-image" \
-        "$STATIC_DIR/slipway-agent" "$STATIC_DIR/slipway-welcome" >"$out.inputs"
+    image_inputs >"$out.inputs"
+}
+
+image_inputs() {
+    sha256sum guest-image/slipway.yaml guest-image/slipway.lock guest-image/fsnotify/* "$BIN_DIR/slipway-image" \
+        "$STATIC_DIR/slipway-agent" "$STATIC_DIR/slipway-welcome"
 }

@@ -18,6 +18,7 @@ use crate::{
     fetch::Fetched,
     initramfs,
     lock::{Lock, Role},
+    module::{self, Module},
     modules::Modules,
     sbom,
     sign::Signer,
@@ -36,6 +37,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) packages: Vec<Fetched>,
     pub(crate) agent: Vec<u8>,
     pub(crate) welcome: Vec<u8>,
+    pub(crate) module: Module,
     pub(crate) signer: Signer,
 }
 
@@ -73,13 +75,16 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     let mut sizes = Vec::new();
     for fetched in &inputs.packages {
         let locked = &fetched.locked;
+        if locked.role == Role::Compiler {
+            continue;
+        }
         let bytes = std::fs::read(&fetched.file)
             .with_context(|| format!("failed to read `{}`", fetched.file.display()))?;
         let mut tree = Tree::merged();
         let target = if locked.role == Role::Kernel { &mut kernel_tree } else { &mut tree };
         deb::unpack(&bytes, target).with_context(|| format!("failed to unpack `{}`", locked.name))?;
         match locked.role {
-            Role::Kernel => {}
+            Role::Kernel | Role::Compiler => {}
             Role::HostTool => {
                 let path =
                     definition.host_tools.programs.get(&locked.name).context("a tool without a program")?;
@@ -106,6 +111,9 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     certificates(&mut root)?;
 
     let modules = Modules::take(&kernel_tree)?;
+    if inputs.module.release != modules.release {
+        bail!("the module is compiled for {} and the kernel is {}", inputs.module.release, modules.release);
+    }
     let early = modules.load_order(&definition.kernel.initramfs)?;
     let late = modules.load_order(&definition.kernel.modules)?;
     let late: Vec<_> = late.into_iter().filter(|(path, _)| !early.iter().any(|(e, _)| e == path)).collect();
@@ -179,10 +187,13 @@ fn furnish(root: &mut Tree, inputs: &Inputs<'_>, release: &str, modules: &[(Stri
     for (path, bytes) in modules {
         root.file(&format!("usr/lib/modules/{release}/{path}"), 0o644, bytes.as_slice())?;
     }
+    let file_events = format!("extra/{}.ko", module::NAME);
+    root.file(&format!("usr/lib/modules/{release}/{file_events}"), 0o644, inputs.module.bytes.as_slice())?;
     let guest = serde_json::json!({
         "modules": modules.iter().map(|(path, _)| path).collect::<Vec<_>>(),
         "services": definition.services,
         "images": [format!("/{WELCOME}")],
+        "file_events": file_events,
     });
     root.file("etc/slipway/guest.json", 0o644, serde_json::to_vec_pretty(&guest)?)
 }
@@ -308,6 +319,7 @@ mod tests {
             packages: fetched,
             agent: b"agent".to_vec(),
             welcome: b"welcome".to_vec(),
+            module: Module { release: "6".into(), bytes: module.to_vec() },
             signer: Signer::load(None, key).expect("key"),
         };
         let out = dir.join("out");
@@ -338,6 +350,8 @@ mod tests {
         assert!(output.expect("fsck.erofs is where mkfs.erofs is").status.success());
         assert_eq!(std::fs::read(unpacked.join("usr/sbin/dockerd")).expect("kept"), b"engine");
         assert!(unpacked.join("etc/slipway/guest.json").exists(), "furnished");
+        let ours = unpacked.join("usr/lib/modules/6/extra/slipway_fsnotify.ko");
+        assert!(ours.exists(), "with our own module");
         assert!(!unpacked.join("usr/share/doc").exists(), "trimmed");
     }
 }

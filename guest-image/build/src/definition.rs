@@ -23,13 +23,24 @@ pub(crate) struct Definition {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Kernel {
     pub(crate) suite: String,
     pub(crate) package: String,
     pub(crate) cmdline: Vec<String>,
     pub(crate) initramfs: Vec<String>,
     pub(crate) modules: Vec<String>,
+    pub(crate) file_events: FileEvents,
+}
+
+/// The module of our own, and what it is compiled with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileEvents {
+    /// Folder beside the definition.
+    pub(crate) source: String,
+    pub(crate) install: Vec<String>,
+    pub(crate) without: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -77,6 +88,7 @@ impl Definition {
         let decides = (
             &self.arch,
             (&self.kernel.suite, &self.kernel.package),
+            (&self.kernel.file_events.install, &self.kernel.file_events.without),
             &self.packages,
             (&self.host_tools.suite, self.host_tools.programs.keys().collect::<Vec<_>>()),
         );

@@ -110,7 +110,7 @@ fn is(file: &Path, sha256: &str) -> bool {
 }
 
 /// Written beside and renamed, so that a file of that name is whole.
-fn keep(file: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn keep(file: &Path, bytes: &[u8]) -> Result<()> {
     let aside = file.with_extension("part");
     std::fs::write(&aside, bytes)
         .and_then(|()| std::fs::rename(&aside, file))

@@ -13,6 +13,8 @@ use crate::definition::hex;
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Role {
     Kernel,
+    /// Compiles our kernel module, and is not in the image.
+    Compiler,
     Guest,
     HostTool,
 }

@@ -1,13 +1,15 @@
-//! Builds the guest image, on any Linux, without root and without running anything out of a package.
+//! Builds the guest image, on any Linux, without root.
 //!
 //! ```text
 //! slipway.yaml ─resolve─▶ slipway.lock ─fetch, sha256─▶ .deb ─unpack, trim─▶ tree ─┬─▶ root.erofs
-//!   (signed indexes)       (every input)                                           ├─▶ initramfs, kernel
-//!                                                                                  ├─▶ host-tools/, sbom
-//!                                                                                  └─▶ manifest, signed
+//!   (signed indexes)       (every input)                  │                        ├─▶ initramfs, kernel
+//!                                                         │                        ├─▶ host-tools/, sbom
+//!                                                         │                        └─▶ manifest, signed
+//!                            compiler, kernel headers ◀───┴─▶ our kernel module, into the tree
 //! ```
 //!
-//! The same lock gives the same bytes: nothing of the time, the machine or the mirror gets in.
+//! The same lock gives the same bytes: nothing of the time, the machine or the mirror gets in. No maintainer script is run;
+//! of the packages only those run that compile the module ([`module`]), in a root of their own.
 
 mod archive;
 mod assemble;
@@ -17,6 +19,7 @@ mod definition;
 mod fetch;
 mod initramfs;
 mod lock;
+mod module;
 mod modules;
 mod resolve;
 mod sbom;
@@ -184,12 +187,15 @@ async fn build(args: &BuildArgs) -> Result<()> {
     };
     let read =
         |path: &Path| std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()));
+    let beside = source.lock_path.with_file_name(&source.definition.kernel.file_events.source);
+    let module = module::compile(&beside, &packages, source.fetcher.cache())?;
     let inputs = assemble::Inputs {
         definition: &source.definition,
         lock: &lock,
         packages,
         agent: read(&args.agent)?,
         welcome: read(&args.welcome)?,
+        module,
         signer: sign::Signer::load(args.secret_key.as_deref(), source.fetcher.cache())?,
     };
     let report = assemble::assemble(inputs, &args.out)?;

@@ -11,6 +11,7 @@ use crate::{
     archive::{Archive, Package},
     definition::Definition,
     lock::{Lock, Locked, Role},
+    tree::matches_pattern,
     version,
 };
 
@@ -18,6 +19,9 @@ pub(crate) fn resolve(definition: &Definition, archives: &[Archive]) -> Result<L
     let archive = |suite: &str| archives.iter().find(|a| a.suite == suite).context("an index is missing");
     let kernel = kernel(archive(&definition.kernel.suite)?, &definition.kernel.package)?;
     let mut packages = vec![locked(kernel, Role::Kernel, &definition.kernel.suite)];
+    let (suite, compiler) = (&definition.kernel.suite, &definition.kernel.file_events);
+    let closed = closure(archive(suite)?, &compiler.install, &compiler.without)?;
+    packages.extend(closed.values().map(|p| locked(p, Role::Compiler, suite)));
     let guest = &definition.packages;
     let closed = closure(archive(&guest.suite)?, &guest.install, &guest.without)?;
     packages.extend(closed.values().map(|p| locked(p, Role::Guest, &guest.suite)));
@@ -70,7 +74,7 @@ fn closure<'a>(
         }
         for group in alternatives(&package.depends) {
             let group: Vec<Dependency<'_>> = group.collect();
-            let unwanted = |d: &Dependency<'_>| without.iter().any(|name| name == d.name);
+            let unwanted = |d: &Dependency<'_>| without.iter().any(|name| matches_pattern(name, d.name));
             if group.iter().any(unwanted) || group.iter().any(|d| met(d, chosen.values().copied())) {
                 continue;
             }

@@ -1,9 +1,12 @@
 //! What is in the image, as CycloneDX: each Debian package with its hash.
 
-use crate::lock::{Lock, Role};
+use crate::{
+    lock::{Lock, Role},
+    module::NAME as MODULE,
+};
 
 pub(crate) fn cyclonedx(lock: &Lock, version: &str, arch: &str) -> String {
-    let components: Vec<_> = lock
+    let mut components: Vec<_> = lock
         .packages
         .iter()
         .map(|package| {
@@ -15,6 +18,8 @@ pub(crate) fn cyclonedx(lock: &Lock, version: &str, arch: &str) -> String {
             );
             serde_json::json!({
                 "type": if package.role == Role::HostTool { "application" } else { "library" },
+                // What compiles the module is in no image.
+                "scope": if package.role == Role::Compiler { "excluded" } else { "required" },
                 "bom-ref": purl,
                 "name": package.name,
                 "version": package.version,
@@ -24,6 +29,14 @@ pub(crate) fn cyclonedx(lock: &Lock, version: &str, arch: &str) -> String {
             })
         })
         .collect();
+    components.push(serde_json::json!({
+        "type": "library",
+        "bom-ref": MODULE,
+        "name": MODULE,
+        "version": version,
+        "licenses": [{ "license": { "id": "GPL-2.0-only" } }],
+        "properties": [{ "name": "slipway:role", "value": "kernel" }],
+    }));
     let hash = lock.hash();
     // A UUID must look random and the same lock must give the same bytes: the lock's hash is both.
     let serial = format!(

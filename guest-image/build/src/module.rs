@@ -1,0 +1,145 @@
+//! Our kernel module, compiled for the image's kernel by the compiler that Debian pairs it with.
+//!
+//! ```text
+//! packages of role `compiler` ─unpack─▶ a folder ─chroot, own namespaces, no network─▶ make ─▶ .ko, kept by its inputs' hash
+//! ```
+//!
+//! These are the only programs out of packages that are ever run here. They are pinned like everything else, so the host's
+//! compiler has no say and the same lock gives the same module; what they see is a root that holds nothing but them.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    deb,
+    definition::hex,
+    fetch::{Fetched, keep},
+    lock::Role,
+    tree::{Node, Tree},
+};
+
+/// The module's name, and its file's without `.ko`.
+pub(crate) const NAME: &str = "slipway_fsnotify";
+/// What kbuild calls, out of busybox.
+const APPLETS: &str = "sh awk basename cat cmp cp cut date dirname echo env expr false find grep head ln ls mkdir mktemp mv od \
+    printf pwd readlink rm sed sort tail test touch tr true uname wc which xargs";
+/// Where the module's source lies in the compiler's root.
+const SOURCE: &str = "build";
+/// Debug information is not wanted: it is most of a module's bytes. BTF would need `pahole`.
+const MAKE: [&str; 5] =
+    ["/usr/bin/make", "-s", "M=/build", "CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_BTF_MODULES="];
+/// Becomes root of the packages' folder, where `/dev/null` is the only device.
+const ENTER: &str = r#"mount --bind /dev/null "$1/dev/null" && cd "$1" && shift && exec chroot . "$@""#;
+
+/// The module, and the kernel that it is for.
+pub(crate) struct Module {
+    pub(crate) release: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Compiles the module whose source is in `source`, or takes it from `cache` when the same inputs were compiled before.
+pub(crate) fn compile(source: &Path, packages: &[Fetched], cache: &Path) -> Result<Module> {
+    let packages: Vec<&Fetched> = packages.iter().filter(|p| p.locked.role == Role::Compiler).collect();
+    let headers = packages.iter().map(|p| p.locked.name.as_str());
+    let release = headers
+        .filter_map(|name| name.strip_prefix("linux-headers-"))
+        .find(|name| name.starts_with(|c: char| c.is_ascii_digit()) && !name.ends_with("-common"))
+        .context("the lock has no kernel headers")?
+        .to_owned();
+    let files = files(source)?;
+    let kept = cache.join(format!("{NAME}-{}.ko", key(&packages, &files)));
+    if let Ok(bytes) = std::fs::read(&kept) {
+        return Ok(Module { release, bytes });
+    }
+    println!("compiling the kernel module for {release}");
+    let mut tree = Tree::merged();
+    for package in packages {
+        let bytes = std::fs::read(&package.file)
+            .with_context(|| format!("failed to read `{}`", package.file.display()))?;
+        deb::unpack(&bytes, &mut tree)
+            .with_context(|| format!("failed to unpack `{}`", package.locked.name))?;
+    }
+    for applet in APPLETS.split_whitespace() {
+        tree.put(&format!("usr/bin/{applet}"), Node::Link { target: "busybox".into() })?;
+    }
+    tree.put("tmp", Node::Dir { mode: 0o755 })?;
+    tree.file("dev/null", 0o644, "")?;
+    for (name, bytes) in files {
+        tree.file(&format!("{SOURCE}/{name}"), 0o644, bytes)?;
+    }
+    let dir = tempfile::tempdir_in(cache).context("failed to make a temporary folder")?;
+    tree.write_to(dir.path())?;
+    run(dir.path(), &release)?;
+    let built = dir.path().join(SOURCE).join(format!("{NAME}.ko"));
+    let bytes = std::fs::read(&built).context("failed to read what the compiler wrote")?;
+    keep(&kept, &bytes)?;
+    Ok(Module { release, bytes })
+}
+
+/// The source's files by name.
+fn files(source: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let failed = || format!("failed to read `{}`", source.display());
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(source).with_context(failed)? {
+        let path = entry.with_context(failed)?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) {
+            files.insert(name.to_owned(), std::fs::read(&path).with_context(failed)?);
+        }
+    }
+    Ok(files)
+}
+
+/// Changes with whatever decides about the module's bytes.
+fn key(packages: &[&Fetched], files: &BTreeMap<String, Vec<u8>>) -> String {
+    let mut hash = Sha256::new().chain_update(MAKE.concat()).chain_update(APPLETS);
+    for package in packages {
+        hash.update(&package.locked.sha256);
+    }
+    for (name, bytes) in files {
+        hash.update(name);
+        hash.update(Sha256::digest(bytes));
+    }
+    hex(&hash.finalize())
+}
+
+fn run(root: &Path, release: &str) -> Result<()> {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--net"]);
+    if !is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    let headers = PathBuf::from("/usr/src").join(format!("linux-headers-{release}"));
+    let output = command
+        .args(["sh", "-c", ENTER, "sh"])
+        .arg(root)
+        .args(MAKE)
+        .arg("-C")
+        .arg(headers)
+        .arg("modules")
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LC_ALL", "C")
+        .output()
+        .context("failed to run `unshare` (package util-linux)")?;
+    if !output.status.success() {
+        bail!(
+            "the kernel module cannot be compiled: {}{}",
+            String::from_utf8_lossy(&output.stdout).trim(),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+/// Root needs no user namespace, and may be in a container that allows none.
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
+    uid == Some("0")
+}

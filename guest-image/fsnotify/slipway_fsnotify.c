@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What changed on the host becomes an event of the guest's kernel.
+ *
+ * A virtiofs tells nobody that a file changed on the host's side. The agent hears of it from the host and writes it to
+ * /dev/slipway-fsnotify; this module makes the kernel forget what is not true any more, and calls fsnotify(), so that
+ * inotify reports what it would report on the host.
+ *
+ *	host: inotify -> share server -> vsock -> agent: write() -> here -> fsnotify() -> watchers
+ *
+ * Whatever is written is checked: one of seven events, in a folder below one of a FUSE file system that the agent has open,
+ * with a name that names an entry of it. fsnotify() is never called without an object of that file system.
+ *
+ * A folder is looked for in what the kernel remembers, and only then asked for: one that is deleted on the host is still
+ * watched here, and its watchers are to hear what became of it.
+ */
+
+#include <linux/capability.h>
+#include <linux/dcache.h>
+#include <linux/file.h>
+#include <linux/fs.h>
+#include <linux/fsnotify.h>
+#include <linux/iversion.h>
+#include <linux/magic.h>
+#include <linux/miscdevice.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/namei.h>
+#include <linux/pagemap.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+/* Two texts follow, without padding and without zeros. The agent's `record` writes the same. */
+struct head {
+	__u32 mask;	/* one of KINDS, and FS_ISDIR; or LINK; or FS_Q_OVERFLOW: events were lost */
+	__u32 cookie;	/* the host's, of a move; joins its two halves */
+	__s32 root;	/* descriptor of the caller's */
+	__u16 below;	/* bytes of the folder's path below the root, 0: the root itself */
+	__u16 name;	/* bytes of the name in the folder, 0: the folder itself */
+} __packed;
+
+#define NAMES	(FS_CREATE | FS_DELETE | FS_MOVED_FROM | FS_MOVED_TO)
+#define CHANGES	(FS_MODIFY | FS_ATTRIB | FS_CLOSE_WRITE)
+#define KINDS	(NAMES | CHANGES)
+/* One more name of a file that may be known by another. */
+#define LINK	(FS_CREATE | FS_ATTRIB)
+
+/* Bytes of one write(). */
+#define LONGEST	65536
+/* Moves whose second half may be under way at once. */
+#define MOVES	16
+/* Files that are remembered as made in a batch. */
+#define UNSEEN	16
+
+/* One write(). Its events have all happened on the host when it begins: what is asked once need not be asked again. */
+struct batch {
+	struct path at;		/* the folder of the event before, if there was one: */
+	int root;
+	const char *below;
+	u32 length;
+	struct dentry *fresh;	/* its attributes were just asked for */
+	struct inode *nobody;	/* the device's own, which nobody watches */
+	/* Referenced: FUSE would let go at once of a name that nothing vouches for. */
+	struct dentry *arrived[MOVES];
+	unsigned int last_arrived;
+	/* Made in this batch, and in the guest nobody has looked at them. */
+	struct {
+		struct inode *folder;
+		u64 hash_len;
+	} unseen[UNSEEN];
+	unsigned int last_unseen;
+	char path[PATH_MAX];
+	char name[NAME_MAX + 1];
+};
+
+static DEFINE_MUTEX(writing);
+static atomic_t opened = ATOMIC_INIT(0);
+
+/* Moves whose second half is to come. Cookies are the guest's own, or they could be those of a move that a container makes;
+ * and what the first half took away the second half brings.
+ */
+static struct move {
+	u32 host, guest;
+	struct inode *inode;	/* referenced; NULL: the kernel does not know it */
+} moves[MOVES];
+static unsigned int last_move;
+
+static struct move *move_for(u32 host)
+{
+	unsigned int i;
+
+	for (i = 0; i < MOVES; i++)
+		if (moves[i].guest && moves[i].host == host)
+			return &moves[i];
+	last_move = (last_move + 1) % MOVES;
+	iput(moves[last_move].inode);
+	moves[last_move] = (struct move){ .host = host, .guest = fsnotify_get_cookie() };
+	return &moves[last_move];
+}
+
+/* Asks the host how it stands with what the kernel knows already. */
+static void refresh(struct vfsmount *mnt, struct dentry *dentry)
+{
+	struct path path = { .mnt = mnt, .dentry = dentry };
+	struct kstat stat;
+
+	/* Who is gone has no answer, and keeps what he had. */
+	(void)vfs_getattr(&path, &stat, STATX_BASIC_STATS, AT_STATX_FORCE_SYNC);
+}
+
+static void fresh(struct batch *batch, struct dentry *dentry)
+{
+	dput(batch->fresh);
+	batch->fresh = dget(dentry);
+}
+
+/* The name leads here no longer; as for the kernel's own unlink and rename, nobody may be about to use it. */
+static void forget(struct inode *folder, struct dentry *dentry)
+{
+	if (d_is_dir(dentry))
+		shrink_dcache_parent(dentry);
+	inode_lock_nested(folder, I_MUTEX_PARENT);
+	d_drop(dentry);
+	inode_unlock(folder);
+}
+
+/* An event of a name: to who watches the folder. `about` is the inode that the name means, or the folder's where the
+ * kernel has none: the event must belong to an object of the file system.
+ */
+static void tell_folder(u32 mask, struct inode *about, struct inode *folder, const struct qstr *name, u32 cookie)
+{
+	fsnotify_name(mask, about ?: folder, FSNOTIFY_EVENT_INODE, folder, name, cookie);
+}
+
+/* Or its last user would be this batch, and its watchers hear late that it is gone. */
+static void let_go(struct batch *batch, struct dentry *dentry)
+{
+	unsigned int i;
+
+	if (batch->fresh == dentry) {
+		dput(batch->fresh);
+		batch->fresh = NULL;
+	}
+	for (i = 0; i < MOVES; i++) {
+		if (batch->arrived[i] == dentry) {
+			dput(batch->arrived[i]);
+			batch->arrived[i] = NULL;
+		}
+	}
+}
+
+/* A name went: deleted, or moved away. */
+static void goes(struct batch *batch, struct dentry *known, const struct qstr *name, u32 mask, struct move *move)
+{
+	struct inode *folder = d_inode(batch->at.dentry);
+	struct inode *inode = known && d_is_positive(known) ? igrab(d_inode(known)) : NULL;
+
+	if (inode) {
+		if (mask & FS_DELETE) {
+			/* With how many names it has left: without one, its last dentry tells its watchers. */
+			refresh(batch->at.mnt, known);
+			if (!S_ISDIR(inode->i_mode))
+				fsnotify_link_count(inode);
+		}
+		forget(folder, known);
+		let_go(batch, known);
+	}
+	dput(known);
+	tell_folder(mask, inode, folder, name, move ? move->guest : 0);
+	if (move)
+		swap(move->inode, inode);
+	iput(inode);
+}
+
+/* Gives what was moved its new name, as of now: maybe the host has another there already, and the events about that are
+ * still to come. Who uses the name asks the host first, because nothing vouches for it.
+ */
+static struct dentry *arrive(struct dentry *dir, const struct qstr *name, struct inode *inode)
+{
+	struct dentry *dentry, *other;
+
+	inode_lock_nested(d_inode(dir), I_MUTEX_PARENT);
+	/* Somebody may have asked for it meanwhile. */
+	other = d_lookup(dir, name);
+	if (other) {
+		d_drop(other);
+		dput(other);
+	}
+	dentry = d_alloc(dir, name);
+	if (dentry) {
+		ihold(inode);
+		other = d_splice_alias(inode, dentry);
+		if (other) {
+			dput(dentry);
+			dentry = other;
+		}
+	} else {
+		dentry = ERR_PTR(-ENOMEM);
+	}
+	inode_unlock(d_inode(dir));
+	return dentry;
+}
+
+/* A name came to be. Who has not looked at it cannot watch it, so that the host need not be asked. */
+static void created(struct batch *batch, struct dentry *known, const struct qstr *name, u32 mask)
+{
+	struct dentry *dir = batch->at.dentry;
+	struct inode *folder = d_inode(dir);
+
+	if (known && d_is_negative(known)) {
+		forget(folder, known);
+		dput(known);
+		known = NULL;
+	}
+	if (mask & FS_ATTRIB) {
+		if (!known && fsnotify_sb_has_watchers(folder->i_sb)) {
+			known = lookup_positive_unlocked(name->name, dir, name->len);
+			if (IS_ERR(known))
+				known = NULL;
+			else
+				fresh(batch, known);
+		}
+		if (known)
+			fsnotify_link_count(d_inode(known));
+	} else if (!known) {
+		batch->last_unseen = (batch->last_unseen + 1) % UNSEEN;
+		batch->unseen[batch->last_unseen].folder = folder;
+		batch->unseen[batch->last_unseen].hash_len = name->hash_len;
+	}
+	tell_folder(mask & ~FS_ATTRIB, known ? d_inode(known) : NULL, folder, name, 0);
+	dput(known);
+}
+
+/* A name came from elsewhere, maybe in place of another. */
+static void moved_here(struct batch *batch, struct dentry *known, const struct qstr *name, u32 mask, struct move *move)
+{
+	struct dentry *dir = batch->at.dentry;
+	struct inode *folder = d_inode(dir);
+	struct dentry *before = NULL, *now = NULL;
+
+	if (known) {
+		if (d_is_positive(known)) {
+			refresh(batch->at.mnt, known);
+			before = dget(known);
+		}
+		forget(folder, known);
+		let_go(batch, known);
+	}
+	dput(known);
+	if (move->inode)
+		now = arrive(dir, name, move->inode);
+	else if (fsnotify_sb_has_watchers(folder->i_sb))
+		now = lookup_positive_unlocked(name->name, dir, name->len);
+	/* Or gone again. That is still to come. */
+	if (IS_ERR(now))
+		now = NULL;
+	tell_folder(mask, now ? d_inode(now) : NULL, folder, name, move->guest);
+	if (before && (!now || d_inode(before) != d_inode(now)))
+		fsnotify_link_count(d_inode(before));
+	if (now) {
+		fsnotify_inode(d_inode(now), FS_MOVE_SELF);
+		refresh(batch->at.mnt, now);
+		batch->last_arrived = (batch->last_arrived + 1) % MOVES;
+		dput(batch->arrived[batch->last_arrived]);
+		batch->arrived[batch->last_arrived] = now;
+	}
+	iput(move->inode);
+	*move = (struct move){};
+	/* Whose name was taken and was its last tells its watchers now. */
+	dput(before);
+}
+
+static bool is_unseen(struct batch *batch, struct inode *folder, const struct qstr *name)
+{
+	unsigned int i;
+
+	for (i = 0; i < UNSEEN; i++)
+		if (batch->unseen[i].folder == folder && batch->unseen[i].hash_len == name->hash_len)
+			return true;
+	return false;
+}
+
+/* Contents or attributes changed: told to who watches the folder, and to who watches the file. */
+static void changes(struct batch *batch, struct dentry *known, const struct qstr *name, u32 mask)
+{
+	struct dentry *dir = batch->at.dentry;
+	struct inode *folder = d_inode(dir);
+	struct dentry *now = known;
+
+	if (!known || d_is_negative(known)) {
+		dput(known);
+		if (!fsnotify_sb_has_watchers(folder->i_sb))
+			return;
+		/* A watch may have outlived what the kernel remembers of the name. */
+		now = is_unseen(batch, folder, name) ? ERR_PTR(-ENOENT) :
+						       lookup_positive_unlocked(name->name, dir, name->len);
+		if (IS_ERR(now)) {
+			/* It is told as of a file of the folder, which must be one: of this one nobody hears. */
+			if (fsnotify_inode_watches_children(folder))
+				fsnotify(mask | FS_EVENT_ON_CHILD, folder, FSNOTIFY_EVENT_INODE, folder, name,
+					 batch->nobody, 0);
+			return;
+		}
+		fresh(batch, now);
+	} else if (now != batch->fresh) {
+		refresh(batch->at.mnt, now);
+		fresh(batch, now);
+	}
+	/* A change that leaves size and time as they were is one too. */
+	if ((mask & FS_MODIFY) && d_is_reg(now))
+		invalidate_inode_pages2(d_inode(now)->i_mapping);
+	fsnotify_dentry(now, mask & CHANGES);
+	dput(now);
+}
+
+/* Something was lost: nothing that is remembered of this file system is to be believed. What is in use stays in use. */
+static void doubt(const struct path *path)
+{
+	struct super_block *sb = path->dentry->d_sb;
+	struct inode *inode, *held = NULL;
+
+	/* FUSE keeps no inode that has no dentry and no user: these go with theirs. */
+	shrink_dcache_sb(sb);
+	spin_lock(&sb->s_inode_list_lock);
+	list_for_each_entry(inode, &sb->s_inodes, i_sb_list) {
+		struct dentry *alias;
+
+		if (!igrab(inode))
+			continue;
+		spin_unlock(&sb->s_inode_list_lock);
+		/* Only now, when the list's next place is held by another. */
+		iput(held);
+		held = inode;
+		inode_maybe_inc_iversion(inode, true);
+		if (S_ISREG(inode->i_mode))
+			invalidate_inode_pages2(inode->i_mapping);
+		alias = d_find_alias(inode);
+		if (alias) {
+			refresh(path->mnt, alias);
+			if (!IS_ROOT(alias) && !d_mountpoint(alias))
+				d_drop(alias);
+			dput(alias);
+		}
+		cond_resched();
+		spin_lock(&sb->s_inode_list_lock);
+	}
+	spin_unlock(&sb->s_inode_list_lock);
+	iput(held);
+}
+
+static bool is_name(const char *text, u32 length)
+{
+	if (!length || length > NAME_MAX || memchr(text, '/', length) || memchr(text, 0, length))
+		return false;
+	return !(length == 1 && text[0] == '.') && !(length == 2 && text[0] == '.' && text[1] == '.');
+}
+
+/* From a folder to one below it. Links are not followed: the host names a folder as it really is. */
+static int walk(struct path *at, char *below)
+{
+	char *part;
+
+	while ((part = strsep(&below, "/"))) {
+		struct qstr name = QSTR_INIT(part, strlen(part));
+		struct dentry *next;
+		int error;
+
+		if (!is_name(name.name, name.len))
+			return -EINVAL;
+		next = d_hash_and_lookup(at->dentry, &name);
+		if (IS_ERR_OR_NULL(next) || d_is_negative(next)) {
+			if (!IS_ERR_OR_NULL(next))
+				dput(next);
+			next = lookup_positive_unlocked(part, at->dentry, name.len);
+			if (IS_ERR(next))
+				return -ENOENT;
+		}
+		dput(at->dentry);
+		at->dentry = next;
+		/* Another file system of the host begins here, maybe. */
+		error = follow_down(at, LOOKUP_DIRECTORY);
+		if (error || !d_is_dir(at->dentry))
+			return -ENOENT;
+	}
+	return 0;
+}
+
+static void leave(struct batch *batch)
+{
+	if (batch->at.dentry)
+		path_put(&batch->at);
+	memset(&batch->at, 0, sizeof(batch->at));
+}
+
+/* Finds the folder, unless the event before was there too. -ENOENT: it is gone, and so is who watched it. */
+static int enter(struct batch *batch, const struct head *head, const char *below)
+{
+	struct file *file;
+	int error = 0;
+
+	if (batch->at.dentry && batch->root == head->root && batch->length == head->below &&
+	    !memcmp(batch->below, below, head->below))
+		return 0;
+	leave(batch);
+	if (head->below >= PATH_MAX)
+		return -EINVAL;
+	file = fget_raw(head->root);
+	if (!file)
+		return -EBADF;
+	if (!d_is_dir(file->f_path.dentry) || file->f_path.dentry->d_sb->s_magic != FUSE_SUPER_MAGIC) {
+		fput(file);
+		return -EINVAL;
+	}
+	batch->at = file->f_path;
+	path_get(&batch->at);
+	fput(file);
+	batch->root = head->root;
+	batch->below = below;
+	batch->length = head->below;
+	if (head->below) {
+		memcpy(batch->path, below, head->below);
+		batch->path[head->below] = 0;
+		/* A zero in it is no path. */
+		error = strlen(batch->path) == head->below ? walk(&batch->at, batch->path) : -EINVAL;
+	}
+	if (!error && batch->at.dentry->d_sb->s_magic != FUSE_SUPER_MAGIC)
+		error = -ENOENT;
+	if (error)
+		leave(batch);
+	else
+		refresh(batch->at.mnt, batch->at.dentry);
+	return error;
+}
+
+static int deliver(struct batch *batch, const struct head *head, const char *texts)
+{
+	struct qstr name = QSTR_INIT(batch->name, head->name);
+	u32 kind = head->mask & ~FS_ISDIR;
+	struct dentry *known;
+	struct inode *folder;
+	int error;
+
+	if (kind != FS_Q_OVERFLOW && kind != LINK && (!(kind & KINDS) || !is_power_of_2(kind)))
+		return -EINVAL;
+	if (head->name) {
+		if (!is_name(texts + head->below, head->name))
+			return -EINVAL;
+		memcpy(batch->name, texts + head->below, head->name);
+		/* inotify copies to the zero. */
+		batch->name[head->name] = 0;
+	} else if (kind != FS_Q_OVERFLOW && kind != FS_ATTRIB) {
+		return -EINVAL;
+	}
+	error = enter(batch, head, texts);
+	if (error)
+		return error == -ENOENT ? 0 : error;
+	folder = d_inode(batch->at.dentry);
+	if (kind == FS_Q_OVERFLOW) {
+		doubt(&batch->at);
+		return 0;
+	}
+	if (!head->name) {
+		fsnotify_dentry(batch->at.dentry, FS_ATTRIB);
+		return 0;
+	}
+	known = d_hash_and_lookup(batch->at.dentry, &name);
+	if (IS_ERR(known))
+		return PTR_ERR(known);
+	if ((kind & CHANGES) && kind != LINK) {
+		changes(batch, known, &name, head->mask);
+		return 0;
+	}
+	/* Or a list of the folder that was kept is taken for true: its time may be the same. */
+	inode_maybe_inc_iversion(folder, true);
+	if (kind & FS_CREATE)
+		created(batch, known, &name, head->mask);
+	else if (kind & FS_MOVED_TO)
+		moved_here(batch, known, &name, head->mask, move_for(head->cookie));
+	else
+		goes(batch, known, &name, head->mask, kind & FS_MOVED_FROM ? move_for(head->cookie) : NULL);
+	/* Its path leads elsewhere now, maybe to what the next event is about. */
+	if (head->mask & FS_ISDIR)
+		leave(batch);
+	return 0;
+}
+
+/* Delivers one record after the other; returns the bytes of those that were delivered. */
+static ssize_t device_write(struct file *file, const char __user *from, size_t count, loff_t *offset)
+{
+	struct batch *batch;
+	struct head head;
+	unsigned int i;
+	size_t done = 0;
+	int error = 0;
+	char *bytes;
+
+	if (count > LONGEST)
+		return -EMSGSIZE;
+	batch = kzalloc(sizeof(*batch), GFP_KERNEL);
+	if (!batch)
+		return -ENOMEM;
+	bytes = vmemdup_user(from, count);
+	if (IS_ERR(bytes)) {
+		kfree(batch);
+		return PTR_ERR(bytes);
+	}
+	batch->nobody = file_inode(file);
+	mutex_lock(&writing);
+	while (done < count) {
+		error = -EINVAL;
+		if (count - done < sizeof(head))
+			break;
+		memcpy(&head, bytes + done, sizeof(head));
+		if (head.below + head.name > count - done - sizeof(head))
+			break;
+		error = -EINTR;
+		if (fatal_signal_pending(current))
+			break;
+		error = deliver(batch, &head, bytes + done + sizeof(head));
+		if (error)
+			break;
+		done += sizeof(head) + head.below + head.name;
+		cond_resched();
+	}
+	mutex_unlock(&writing);
+	dput(batch->fresh);
+	for (i = 0; i < MOVES; i++)
+		dput(batch->arrived[i]);
+	leave(batch);
+	kvfree(bytes);
+	kfree(batch);
+	return done ?: error;
+}
+
+/* The agent alone: it opens the device at boot and never closes it. */
+static int device_open(struct inode *inode, struct file *file)
+{
+	if (!capable(CAP_SYS_ADMIN))
+		return -EPERM;
+	if (atomic_cmpxchg(&opened, 0, 1))
+		return -EBUSY;
+	return stream_open(inode, file);
+}
+
+static int device_release(struct inode *inode, struct file *file)
+{
+	unsigned int i;
+
+	for (i = 0; i < MOVES; i++) {
+		iput(moves[i].inode);
+		moves[i] = (struct move){};
+	}
+	atomic_set(&opened, 0);
+	return 0;
+}
+
+static const struct file_operations operations = {
+	.owner = THIS_MODULE,
+	.open = device_open,
+	.write = device_write,
+	.release = device_release,
+};
+
+static struct miscdevice device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "slipway-fsnotify",
+	.fops = &operations,
+	.mode = 0600,
+};
+module_misc_device(device);
+
+MODULE_DESCRIPTION("File events of the host, as Slipway's agent hears of them");
+MODULE_LICENSE("GPL");
