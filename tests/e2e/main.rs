@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong ─▶ one machine for all: engine, streams, cli, ports, network, shares, load ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong ─▶ one machine for all: engine, streams, cli, ports, network, shares, events, load ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -12,6 +12,7 @@ mod alone;
 mod cli;
 mod crash;
 mod engine;
+mod events;
 mod load;
 mod network;
 mod ports;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         ports::TESTS,
         network::TESTS,
         shares::TESTS,
+        events::TESTS,
         load::TESTS,
         crash::TESTS,
     ];

@@ -433,7 +433,7 @@ impl Watcher {
             if last.insert(key, one.mask) == Some(one.mask) && repeated {
                 continue;
             }
-            batch.push(event(one.mask, one.cookie, &one.folder, &one.name));
+            batch.push(event(one.mask | another_name(&one), one.cookie, &one.folder, &one.name));
         }
         self.told.clear();
         if !batch.is_empty() && !self.sender.send(batch) {
@@ -465,6 +465,15 @@ impl Watcher {
             (found.mtime() as u64).saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec() as u64);
         one.mask & (MODIFY | CLOSE_WRITE) != 0 && self.echoes.content(found.ino(), mtime, found.size())
     }
+}
+
+/// What is told with a new name when it is one more of a file that had one: its count of names has changed too.
+fn another_name(one: &Held) -> u32 {
+    if one.mask & CREATE == 0 || one.mask & ISDIR != 0 {
+        return 0;
+    }
+    let found = std::fs::symlink_metadata(one.folder.join(OsStr::from_bytes(&one.name)));
+    if found.is_ok_and(|found| found.nlink() > 1) { ATTRIB } else { 0 }
 }
 
 /// An event for the guest, where the folder is there.

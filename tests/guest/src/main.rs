@@ -6,6 +6,10 @@
 //! | 2002 | reads eight bytes N, sends N bytes, ends its direction, then reads to the end: the guest's direction ends first |
 //! | 2003 | sends back what it reads as it comes: both directions at once |
 //! | 2004 | answers with how many bytes 2002 read after its own end, all streams together |
+//!
+//! With arguments it is a program for containers of the end-to-end tests instead: `watch` ([`watch`]).
+
+mod watch;
 
 use std::{
     fs::File,
@@ -28,6 +32,14 @@ use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream};
 const STACK: usize = 128 * 1024;
 
 fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("watch", folders)) = words.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
+        if let Err(error) = watch::run(folders) {
+            eprintln!("failed to watch: {error}");
+            std::process::exit(1);
+        }
+        return;
+    }
     if let Err(error) = run() {
         eprintln!("test guest failed: {error}");
     }

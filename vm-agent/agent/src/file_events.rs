@@ -6,15 +6,20 @@
 //! can be done without it: the file's mode is set to what it is, which shows as a change of attributes.
 
 use std::{
+    collections::{BTreeMap, HashSet},
     ffi::OsStr,
     fs::{File, OpenOptions},
     io::Write,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    os::{
+        fd::{AsRawFd, OwnedFd, RawFd},
+        unix::{ffi::OsStrExt, fs::PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use rustix::fs::{Mode, OFlags};
 use slipway_protocol::{
     frame,
     v1::{FileEvent, FileEvents as Batch},
@@ -26,6 +31,9 @@ use crate::serve::{ServeError, Stream};
 
 /// What the module listens on.
 const DEVICE: &str = "/dev/slipway-fsnotify";
+/// Bytes that the module takes at once, and of one record before its texts.
+const LONGEST: usize = 1 << 16;
+const HEAD: usize = 16;
 /// inotify's events after which there may be nothing to touch.
 const GONE: u32 = libc::IN_DELETE | libc::IN_MOVED_FROM;
 
@@ -34,13 +42,34 @@ const GONE: u32 = libc::IN_DELETE | libc::IN_MOVED_FROM;
 pub struct FileEvents {
     module: Mutex<Result<File, String>>,
     settled: watch::Sender<bool>,
+    roots: Mutex<BTreeMap<PathBuf, Root>>,
+}
+
+/// Where a share begins, on the device that carries it.
+#[derive(Debug)]
+pub(crate) struct Root {
+    folder: OwnedFd,
+    /// The share is one file, and this the folder that has nothing else.
+    file: bool,
+}
+
+impl Root {
+    /// Opens the folder of a share.
+    pub(crate) fn open(folder: &Path, file: bool) -> std::io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { folder: rustix::fs::open(folder, flags, Mode::empty())?, file })
+    }
 }
 
 impl Default for FileEvents {
     fn default() -> Self {
         let module = Mutex::new(Err("the guest is still booting".into()));
-        Self { module, settled: watch::Sender::new(false) }
+        Self { module, settled: watch::Sender::new(false), roots: Mutex::default() }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FileEvents {
@@ -50,8 +79,13 @@ impl FileEvents {
             let opened = OpenOptions::new().write(true).open(DEVICE);
             opened.map_err(|error| format!("failed to open {DEVICE}: {error}"))
         });
-        *self.lock() = opened;
+        *lock(&self.module) = opened;
         self.settled.send_replace(true);
+    }
+
+    /// Delivers what happens below these, by their place in the guest, and nowhere else.
+    pub(crate) fn set_roots(&self, roots: BTreeMap<PathBuf, Root>) {
+        *lock(&self.roots) = roots;
     }
 
     /// Waits until the boot knows whether the module is there. Cancel-safe.
@@ -60,13 +94,9 @@ impl FileEvents {
         let _ = timeout(patience, settled.wait_for(|settled| *settled)).await;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Result<File, String>> {
-        self.module.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Why events are only changes of attributes; `None` when they are the kernel's own.
     pub fn why_not(&self) -> Option<String> {
-        self.lock().as_ref().err().cloned()
+        lock(&self.module).as_ref().err().cloned()
     }
 
     /// Delivers what comes on one stream, until the host closes it.
@@ -77,50 +107,80 @@ impl FileEvents {
         while let Some(batch) = frame::read::<Batch, _>(&mut stream).await? {
             let events = Arc::clone(&self);
             // It asks the host, and may wait for it.
-            let done =
-                tokio::task::spawn_blocking(move || batch.events.iter().for_each(|e| events.deliver(e)))
-                    .await;
+            let done = tokio::task::spawn_blocking(move || events.deliver(&batch.events)).await;
             done.map_err(|error| ServeError::Io(std::io::Error::other(error)))?;
         }
         Ok(())
     }
 
-    fn deliver(&self, event: &FileEvent) {
-        match &mut *self.lock() {
-            // What the module refuses (a folder that is not there any more) nobody can watch.
+    fn deliver(&self, batch: &[FileEvent]) {
+        match &mut *lock(&self.module) {
             Ok(module) => {
-                if let Some(record) = record(event) {
-                    let _ = module.write(&record);
+                let roots = lock(&self.roots);
+                let mut records = Vec::new();
+                for event in batch {
+                    let Some((root, below)) = place(&roots, event) else { continue };
+                    if records.len() + HEAD + below.len() + event.name.len() > LONGEST {
+                        write(module, &records);
+                        records.clear();
+                    }
+                    record(event, root, below, &mut records);
                 }
+                write(module, &records);
             }
-            Err(_) => touch(event),
+            Err(_) => batch.iter().map(touched).collect::<HashSet<_>>().iter().for_each(|path| touch(path)),
         }
     }
 }
 
-/// An event as the module takes it: mask, cookie, two lengths, two texts that end with a zero.
-fn record(event: &FileEvent) -> Option<Vec<u8>> {
-    let length = |text: &[u8]| u16::try_from(text.len()).ok().filter(|_| !text.contains(&0));
-    let mut bytes = Vec::with_capacity(14 + event.folder.len() + event.name.len());
-    bytes.extend_from_slice(&event.mask.to_ne_bytes());
-    bytes.extend_from_slice(&event.cookie.to_ne_bytes());
-    bytes.extend_from_slice(&length(&event.folder)?.to_ne_bytes());
-    bytes.extend_from_slice(&length(&event.name)?.to_ne_bytes());
-    for text in [&event.folder, &event.name] {
-        bytes.extend_from_slice(text);
-        bytes.push(0);
+fn write(module: &mut File, records: &[u8]) {
+    match module.write(records) {
+        Ok(written) if written == records.len() => {}
+        // The rest is lost, and only a mistake of ours can be the reason: it takes what is told as said.
+        other => eprintln!("slipway-agent: the module for file events took {other:?} of {}", records.len()),
     }
-    Some(bytes)
 }
 
-fn touch(event: &FileEvent) {
+/// The share that an event is in, and where its folder is in that.
+fn place<'e>(roots: &BTreeMap<PathBuf, Root>, event: &'e FileEvent) -> Option<(RawFd, &'e [u8])> {
     let folder = Path::new(OsStr::from_bytes(&event.folder));
-    let path =
-        if event.mask & GONE != 0 { folder.to_owned() } else { folder.join(OsStr::from_bytes(&event.name)) };
-    let Ok(found) = std::fs::symlink_metadata(&path) else { return };
+    // Backwards: a share in a share comes before the one around it.
+    roots.iter().rev().find_map(|(path, root)| {
+        let below = if root.file {
+            let itself = path == folder && event.name.is_empty()
+                || path.parent() == Some(folder)
+                    && path.file_name().is_some_and(|name| name.as_bytes() == event.name);
+            itself.then_some(&b""[..])?
+        } else {
+            folder.strip_prefix(path).ok()?.as_os_str().as_bytes()
+        };
+        Some((root.folder.as_raw_fd(), below))
+    })
+}
+
+/// Adds an event as the module takes it: mask, cookie, descriptor, two lengths, two texts.
+fn record(event: &FileEvent, root: RawFd, below: &[u8], records: &mut Vec<u8>) {
+    let (Ok(path), Ok(name)) = (u16::try_from(below.len()), u16::try_from(event.name.len())) else { return };
+    records.extend_from_slice(&event.mask.to_ne_bytes());
+    records.extend_from_slice(&event.cookie.to_ne_bytes());
+    records.extend_from_slice(&root.to_ne_bytes());
+    records.extend_from_slice(&path.to_ne_bytes());
+    records.extend_from_slice(&name.to_ne_bytes());
+    records.extend_from_slice(below);
+    records.extend_from_slice(&event.name);
+}
+
+/// What stands for an event where there is no module: the file, or the folder that it is gone from.
+fn touched(event: &FileEvent) -> PathBuf {
+    let folder = Path::new(OsStr::from_bytes(&event.folder));
+    if event.mask & GONE != 0 { folder.to_owned() } else { folder.join(OsStr::from_bytes(&event.name)) }
+}
+
+fn touch(path: &Path) {
+    let Ok(found) = std::fs::symlink_metadata(path) else { return };
     if !found.is_symlink() {
         let mode = std::fs::Permissions::from_mode(found.permissions().mode() & 0o7777);
-        let _ = std::fs::set_permissions(&path, mode);
+        let _ = std::fs::set_permissions(path, mode);
     }
 }
 
@@ -134,17 +194,36 @@ mod tests {
 
     #[test]
     fn a_record_is_what_the_module_reads() {
-        let record = record(&event(b"/a", b"b c")).expect("fits");
-        assert_eq!(record[0..4], 2u32.to_ne_bytes());
-        assert_eq!(record[4..8], 7u32.to_ne_bytes());
-        assert_eq!((&record[8..12], &record[12..]), (&[2, 0, 3, 0][..], &b"/a\0b c\0"[..]));
+        let mut records = Vec::new();
+        record(&event(b"/s/a", b"b c"), 5, b"a", &mut records);
+        record(&event(b"/s", &vec![b'x'; 1 << 16]), 5, b"", &mut records);
+        assert_eq!(records.len(), HEAD + 4, "a name that has no length is left out");
+        assert_eq!(records[0..4], 2u32.to_ne_bytes());
+        assert_eq!(records[4..8], 7u32.to_ne_bytes());
+        assert_eq!(records[8..12], 5i32.to_ne_bytes());
+        assert_eq!((&records[12..16], &records[16..]), (&[1, 0, 3, 0][..], &b"ab c"[..]));
     }
 
     #[test]
-    fn texts_that_the_kernel_would_misread_are_not_sent() {
-        assert!(
-            record(&event(b"/a\0b", b"")).is_none() && record(&event(&vec![b'a'; 1 << 16], b"")).is_none()
-        );
+    fn an_event_is_in_the_innermost_share() {
+        let root = |file| Root::open(Path::new("/"), file).expect("opens");
+        let roots: BTreeMap<PathBuf, Root> = [
+            ("/home/me".into(), root(false)),
+            ("/home/me/in side".into(), root(false)),
+            ("/srv/one.conf".into(), root(true)),
+        ]
+        .into();
+        let found = |folder: &str, name: &str| {
+            let event = event(folder.as_bytes(), name.as_bytes());
+            place(&roots, &event).map(|(fd, below)| (fd, String::from_utf8_lossy(below).into_owned()))
+        };
+        let fd = |path: &str| roots[Path::new(path)].folder.as_raw_fd();
+        assert_eq!(found("/home/me", "x"), Some((fd("/home/me"), String::new())));
+        assert_eq!(found("/home/me/a/b", "x"), Some((fd("/home/me"), "a/b".into())));
+        assert_eq!(found("/home/me/in side/c", "x"), Some((fd("/home/me/in side"), "c".into())));
+        assert_eq!(found("/srv", "one.conf"), Some((fd("/srv/one.conf"), String::new())));
+        assert_eq!(found("/srv", "other"), None);
+        assert_eq!(found("/home/meow", "x"), None);
     }
 
     #[test]
@@ -153,8 +232,8 @@ mod tests {
         let file = dir.path().join("f");
         std::fs::write(&file, "x").unwrap();
         let before = std::fs::metadata(&file).unwrap();
-        touch(&event(dir.path().as_os_str().as_bytes(), b"f"));
-        touch(&event(dir.path().as_os_str().as_bytes(), b"missing"));
+        let folder = dir.path().as_os_str().as_bytes();
+        FileEvents::default().deliver(&[event(folder, b"f"), event(folder, b"missing")]);
         let after = std::fs::metadata(&file).unwrap();
         assert_eq!(
             (before.modified().unwrap(), before.permissions()),

@@ -19,7 +19,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, 
 use slipway_protocol::v1::{Failure, SetShares, Share, SharesState};
 use tokio::{sync::watch, time::timeout};
 
-use crate::file_events::FileEvents;
+use crate::file_events::{FileEvents, Root};
 
 /// Where the device is mounted; no container has a reason to look there.
 const DEVICE: &str = "/run/slipway/share";
@@ -68,10 +68,16 @@ impl Shares {
 
     /// Shares exactly this from now on.
     pub async fn set(&self, wanted: SetShares) -> SharesState {
-        let mounted = Arc::clone(&self.mounted);
+        let (mounted, events) = (Arc::clone(&self.mounted), Arc::clone(&self.events));
         let done = tokio::task::spawn_blocking(move || {
             let mut mounted = mounted.lock().unwrap_or_else(PoisonError::into_inner);
-            apply(&mut mounted, wanted.shares)
+            let failed = apply(&mut mounted, wanted.shares);
+            let root = |(path, share): (&PathBuf, &Share)| {
+                let root = Root::open(&Path::new(DEVICE).join(&share.id), share.file).ok()?;
+                Some((path.clone(), root))
+            };
+            events.set_roots(mounted.iter().filter_map(root).collect());
+            failed
         })
         .await;
         let failed = done.unwrap_or_else(|error| vec![failure(String::new(), error.to_string())]);
