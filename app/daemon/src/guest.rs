@@ -81,7 +81,7 @@ impl Guest {
             let reviewer = shares::Reviewer::new(Arc::clone(shares), context.paths.clone());
             tasks.spawn(reviewer.run(shim.clone(), asked));
         }
-        tasks.spawn(shares::follow(Arc::clone(shares), shim.clone(), inside.clone()));
+        tasks.spawn(shares::follow(Arc::clone(shares), shim.clone(), inside.clone(), board.clone()));
         tasks.spawn(Looker { shim, board, power_on_ms, tell }.run());
         Self { inside, _tasks: tasks }
     }

@@ -60,6 +60,8 @@ struct State {
     /// What is watched, and why not all of it.
     watched: Vec<PathBuf>,
     unwatched: Option<String>,
+    /// How often events were lost so far.
+    overflows: u64,
 }
 
 /// See the module.

@@ -162,10 +162,18 @@ impl Server {
                     self.order(&Order::Remove { id }, None)
                         .map_or_else(|why| refusal("export", why), |()| Answer::Done)
                 }
-                (Call::Status, _) => Answer::Status(self.status()),
+                (Call::Status, _) => {
+                    // Of what it does not hear it may keep nothing.
+                    if self.sender.broken().is_some() && !self.watched.is_empty() {
+                        self.watch(Vec::new(), Vec::new(), false);
+                    }
+                    Answer::Status(self.status())
+                }
                 (Call::Watch { paths, exclude, vouch }, _) => self.watch(paths, exclude, vouch),
                 (Call::Events, Some(stream)) => {
                     self.sender.connect(stream);
+                    // What happened while nobody listened is lost.
+                    self.sender.overflow(self.watched.iter().map(|path| watch::rescan(path)).collect());
                     Answer::Done
                 }
                 (Call::Events, None) => refusal("invalid", "events need a stream".into()),
@@ -261,6 +269,7 @@ impl Server {
             sandbox: self.sandbox.clone(),
             watches: standing.watches,
             unwatched: standing.unwatched,
+            undelivered: self.sender.broken(),
             events: self.sender.sent(),
             overflows: standing.overflows,
             echoes: standing.echoes,

@@ -98,6 +98,8 @@ pub struct Status {
     pub watches: usize,
     /// Why not everything that is to be watched is; for a person, with what to do.
     pub unwatched: Option<String>,
+    /// Why the guest gets no events, although it is to.
+    pub undelivered: Option<String>,
     /// Events that were sent to the guest.
     pub events: u64,
     /// Times that events had to be dropped; each was told to the guest.

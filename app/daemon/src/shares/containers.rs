@@ -7,11 +7,12 @@ use slipway_share::wire::{Answer, Call};
 use slipway_shim::client::{Life, ShimClient};
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{interval, sleep, timeout},
 };
 
 use super::{Shares, binds::on_host};
 use crate::{
+    board::Board,
     config,
     engine::{self, Events},
     guest::Inside,
@@ -23,30 +24,48 @@ const SETTLE: Duration = Duration::from_millis(30);
 const RETRY: Duration = Duration::from_millis(500);
 /// After which other folders may be mounted.
 const KINDS: &[&str] = &["start", "die"];
+/// Between two looks at how watching goes, while something is watched.
+const LOOK: Duration = Duration::from_secs(5);
+/// How the notice begins that says what is wrong.
+const NOTICE: &str = "changes of files on the host are not all told to containers: ";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Follows a machine's engine for as long as the machine lives.
-pub(crate) async fn follow(shares: Arc<Shares>, shim: ShimClient, mut inside: watch::Receiver<Inside>) {
+pub(crate) async fn follow(
+    shares: Arc<Shares>,
+    shim: ShimClient,
+    mut inside: watch::Receiver<Inside>,
+    board: Board,
+) {
     while *shim.life().borrow() == Life::Runs {
         if inside.wait_for(|inside| inside.engine.is_some()).await.is_err() {
             return;
         }
-        if let Err(error) = listen(&shares, &shim).await {
+        if let Err(error) = listen(&shares, &shim, &board).await {
             tracing::debug!(error, "the engine's events broke off");
         }
         sleep(RETRY).await;
     }
 }
 
-async fn listen(shares: &Shares, shim: &ShimClient) -> Result<(), Error> {
+async fn listen(shares: &Shares, shim: &ShimClient, board: &Board) -> Result<(), Error> {
     // Before the list, so that nothing falls between the two.
     let mut events = Events::of_containers(shim, KINDS).await?;
+    let mut look = interval(LOOK);
     loop {
-        shares.watch(shim, mounted(shim).await?).await?;
+        shares.watch(shim, mounted(shim).await?, board).await?;
         // The first event, then what comes close after it.
-        if !events.next().await? {
-            return Ok(());
+        loop {
+            tokio::select! {
+                more = events.next() => match more? {
+                    true => break,
+                    false => return Ok(()),
+                },
+                _ = look.tick() => if shares.mend(shim, board).await? {
+                    break;
+                },
+            }
         }
         while timeout(SETTLE, events.next()).await.is_ok_and(|next| next.is_ok_and(|more| more)) {}
     }
@@ -85,7 +104,7 @@ async fn mounted(shim: &ShimClient) -> Result<BTreeSet<PathBuf>, Error> {
 }
 
 impl Shares {
-    async fn watch(&self, shim: &ShimClient, mounted: BTreeSet<PathBuf>) -> Result<(), Error> {
+    async fn watch(&self, shim: &ShimClient, mounted: BTreeSet<PathBuf>, board: &Board) -> Result<(), Error> {
         let real = mounted.iter().filter_map(|path| on_host(path).canonicalize().ok());
         let held = |path: &PathBuf| self.holder(path).is_ok_and(|holder| holder.is_some());
         let paths: BTreeSet<PathBuf> = real.filter(held).collect();
@@ -94,20 +113,49 @@ impl Shares {
         let exclude =
             config::with(&self.paths, &[]).map(|settings| settings.share_exclude).unwrap_or_default();
         let answer = shim.share(Call::Watch { paths: paths.clone(), exclude, vouch }).await?;
+        if let Answer::Status(status) = &answer {
+            tracing::info!(folders = status.watches, paths = paths.len(), "watching what containers mount");
+            self.state.lock().await.watched = paths;
+        }
+        self.note(answer, board).await;
+        Ok(())
+    }
+
+    /// Looks how watching goes, while something is watched. True when it broke off and is to begin anew.
+    async fn mend(&self, shim: &ShimClient, board: &Board) -> Result<bool, Error> {
+        if self.state.lock().await.watched.is_empty() {
+            return Ok(false);
+        }
+        let answer = shim.share(Call::Status).await?;
+        let broken = matches!(&answer, Answer::Status(status) if status.undelivered.is_some());
+        self.note(answer, board).await;
+        Ok(broken && matches!(shim.share(Call::Events).await?, Answer::Done))
+    }
+
+    /// Keeps how watching goes, and tells what is wrong.
+    async fn note(&self, answer: Answer, board: &Board) {
         let mut state = self.state.lock().await;
         match answer {
             Answer::Status(status) => {
-                tracing::info!(
-                    folders = status.watches,
-                    paths = paths.len(),
-                    "watching what containers mount"
-                );
-                state.watched = paths;
-                state.unwatched = status.unwatched;
+                if status.overflows > state.overflows {
+                    tracing::warn!(
+                        times = status.overflows,
+                        "file events were lost, and the guest was told so"
+                    );
+                }
+                state.overflows = status.overflows;
+                state.unwatched = status.undelivered.or(status.unwatched);
             }
             Answer::Failed { message, .. } => state.unwatched = Some(message),
             Answer::Done => {}
         }
-        Ok(())
+        let why = match &state.events {
+            Some(Err(why)) => Some(format!("they show as changes of attributes: {why}")),
+            _ => state.unwatched.clone(),
+        };
+        board.change(|status| {
+            status.notices.retain(|notice| !notice.starts_with(NOTICE));
+            status.notices.extend(why.map(|why| format!("{NOTICE}{why}")));
+        });
     }
 }
