@@ -24,12 +24,14 @@
 #include <linux/magic.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/mount.h>
 #include <linux/mutex.h>
 #include <linux/namei.h>
 #include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 /* Two texts follow, without padding and without zeros. The agent's `record` writes the same. */
 struct head {
@@ -61,9 +63,6 @@ struct batch {
 	u32 length;
 	struct dentry *fresh;	/* its attributes were just asked for */
 	struct inode *nobody;	/* the device's own, which nobody watches */
-	/* Referenced: FUSE would let go at once of a name that nothing vouches for. */
-	struct dentry *arrived[MOVES];
-	unsigned int last_arrived;
 	/* Made in this batch, and in the guest nobody has looked at them. */
 	struct {
 		struct inode *folder;
@@ -83,8 +82,44 @@ static atomic_t opened = ATOMIC_INIT(0);
 static struct move {
 	u32 host, guest;
 	struct inode *inode;	/* referenced; NULL: the kernel does not know it */
+	struct vfsmount *mnt;	/* likewise: the file system stays as long as the inode */
 } moves[MOVES];
 static unsigned int last_move;
+/* What was moved of late, referenced: FUSE would let go at once of a name that nothing vouches for. */
+static struct path arrived[MOVES];
+static unsigned int last_arrived;
+
+/* A move whose other half never comes, and names that came: not for longer than events of one deed take to arrive. */
+static void tidy(struct work_struct *work);
+static DECLARE_DELAYED_WORK(tidying, tidy);
+
+static void drop_move(struct move *move)
+{
+	if (move->inode) {
+		iput(move->inode);
+		mntput(move->mnt);
+	}
+	*move = (struct move){};
+}
+
+static void drop_path(struct path *path)
+{
+	if (path->dentry)
+		path_put(path);
+	*path = (struct path){};
+}
+
+static void tidy(struct work_struct *work)
+{
+	unsigned int i;
+
+	mutex_lock(&writing);
+	for (i = 0; i < MOVES; i++) {
+		drop_move(&moves[i]);
+		drop_path(&arrived[i]);
+	}
+	mutex_unlock(&writing);
+}
 
 static struct move *move_for(u32 host)
 {
@@ -94,8 +129,9 @@ static struct move *move_for(u32 host)
 		if (moves[i].guest && moves[i].host == host)
 			return &moves[i];
 	last_move = (last_move + 1) % MOVES;
-	iput(moves[last_move].inode);
+	drop_move(&moves[last_move]);
 	moves[last_move] = (struct move){ .host = host, .guest = fsnotify_get_cookie() };
+	mod_delayed_work(system_wq, &tidying, HZ);
 	return &moves[last_move];
 }
 
@@ -133,7 +169,7 @@ static void tell_folder(u32 mask, struct inode *about, struct inode *folder, con
 	fsnotify_name(mask, about ?: folder, FSNOTIFY_EVENT_INODE, folder, name, cookie);
 }
 
-/* Or its last user would be this batch, and its watchers hear late that it is gone. */
+/* Or its last user would be here, and its watchers hear late that it is gone. */
 static void let_go(struct batch *batch, struct dentry *dentry)
 {
 	unsigned int i;
@@ -142,12 +178,9 @@ static void let_go(struct batch *batch, struct dentry *dentry)
 		dput(batch->fresh);
 		batch->fresh = NULL;
 	}
-	for (i = 0; i < MOVES; i++) {
-		if (batch->arrived[i] == dentry) {
-			dput(batch->arrived[i]);
-			batch->arrived[i] = NULL;
-		}
-	}
+	for (i = 0; i < MOVES; i++)
+		if (arrived[i].dentry == dentry)
+			drop_path(&arrived[i]);
 }
 
 /* A name went: deleted, or moved away. */
@@ -168,8 +201,11 @@ static void goes(struct batch *batch, struct dentry *known, const struct qstr *n
 	}
 	dput(known);
 	tell_folder(mask, inode, folder, name, move ? move->guest : 0);
-	if (move)
+	if (move && inode) {
+		if (!move->inode)
+			move->mnt = mntget(batch->at.mnt);
 		swap(move->inode, inode);
+	}
 	iput(inode);
 }
 
@@ -261,12 +297,11 @@ static void moved_here(struct batch *batch, struct dentry *known, const struct q
 	if (now) {
 		fsnotify_inode(d_inode(now), FS_MOVE_SELF);
 		refresh(batch->at.mnt, now);
-		batch->last_arrived = (batch->last_arrived + 1) % MOVES;
-		dput(batch->arrived[batch->last_arrived]);
-		batch->arrived[batch->last_arrived] = now;
+		last_arrived = (last_arrived + 1) % MOVES;
+		drop_path(&arrived[last_arrived]);
+		arrived[last_arrived] = (struct path){ .mnt = mntget(batch->at.mnt), .dentry = now };
 	}
-	iput(move->inode);
-	*move = (struct move){};
+	drop_move(move);
 	/* Whose name was taken and was its last tells its watchers now. */
 	dput(before);
 }
@@ -490,7 +525,6 @@ static ssize_t device_write(struct file *file, const char __user *from, size_t c
 {
 	struct batch *batch;
 	struct head head;
-	unsigned int i;
 	size_t done = 0;
 	int error = 0;
 	char *bytes;
@@ -525,8 +559,6 @@ static ssize_t device_write(struct file *file, const char __user *from, size_t c
 	}
 	mutex_unlock(&writing);
 	dput(batch->fresh);
-	for (i = 0; i < MOVES; i++)
-		dput(batch->arrived[i]);
 	leave(batch);
 	kvfree(bytes);
 	kfree(batch);
@@ -545,12 +577,8 @@ static int device_open(struct inode *inode, struct file *file)
 
 static int device_release(struct inode *inode, struct file *file)
 {
-	unsigned int i;
-
-	for (i = 0; i < MOVES; i++) {
-		iput(moves[i].inode);
-		moves[i] = (struct move){};
-	}
+	cancel_delayed_work_sync(&tidying);
+	tidy(NULL);
 	atomic_set(&opened, 0);
 	return 0;
 }
