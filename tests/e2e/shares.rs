@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Shared] = &[
     ("shares_what_is_not_shared_is_refused_with_what_to_do", refused),
     ("shares_a_link_leads_out_of_what_is_shared_for_nobody", link_out),
     ("shares_mount_add_and_rm_while_the_machine_runs", add_and_rm),
+    ("shares_slipways_own_folder_is_empty_to_containers", own_folder),
 ];
 
 /// A folder of the person's, empty.
@@ -163,4 +164,14 @@ fn add_and_rm(home: &Home) {
     assert!(again.code == 1 && again.err.contains("is not shared"), "{again}");
     let missing = home.slipway(["mount", "add", "/nonexistent/folder"]).run();
     assert!(missing.code == 1 && missing.err.contains("cannot be shared"), "{missing}");
+}
+
+/// What is in it belongs to the host's side: sockets, settings, the machine's disk, programs that the person runs.
+fn own_folder(home: &Home) {
+    assert!(home.file("settings.toml").is_file());
+    let script = "ls -A /h/.slipway | wc -l; echo x > /h/.slipway/x || echo refused";
+    let ran = with(home, home.path(), "/h", script).ok();
+    assert_eq!(ran.text(), "0\nrefused", "{ran}");
+    let ran = with(home, &home.path().join(".slipway"), "/s", "ls -A /s | wc -l").ok();
+    assert_eq!(ran.text(), "0", "{ran}");
 }

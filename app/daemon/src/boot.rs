@@ -266,6 +266,7 @@ fn shim_config(context: &Context, settings: &Settings, manifest: Manifest) -> Sh
         share: Some(ShareConfig {
             socket: paths.run_dir().join("share.sock"),
             exports: context.shares.exports(),
+            hidden: vec![paths.home().to_owned()],
         }),
     }
 }

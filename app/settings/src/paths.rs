@@ -162,6 +162,11 @@ impl Paths {
         &self.profile
     }
 
+    /// The folder of all profiles.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// The folder of everything but, perhaps, the sockets.
     pub fn root(&self) -> &Path {
         &self.root

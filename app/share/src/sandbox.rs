@@ -61,6 +61,15 @@ pub(crate) fn enter_outer() -> Result<(), SandboxError> {
     step("part the mounts", rustix::mount::mount_change("/", slave))
 }
 
+/// Puts an empty folder that cannot be written to over `path`, for this process and what it shares from now on.
+///
+/// # Errors
+/// That of the system call that failed.
+pub(crate) fn cover(path: &Path) -> io::Result<()> {
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount("none", path, "tmpfs", flags, Some(c"size=4k,mode=700")).map_err(Into::into)
+}
+
 /// Ends this process when its parent does.
 pub(crate) fn die_with_parent() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(Into::into)

@@ -39,6 +39,9 @@ pub enum ServerError {
     /// The processes could not be confined, and so do not start.
     #[error("the share server cannot be confined on this system: {0}")]
     Sandbox(String),
+    /// A folder that nobody is to see would have been seen.
+    #[error("failed to hide `{0}` from the machine")]
+    Hide(PathBuf, #[source] io::Error),
     /// The system refused something that every process may have.
     #[error("failed to start the share server")]
     System(#[source] io::Error),
@@ -61,8 +64,8 @@ fn refusal(code: &str, message: String) -> Answer {
 pub fn run() -> Result<(), ServerError> {
     let control = sandbox::inherited(0);
     let first = packets::receive::<Call>(&control).map_err(ServerError::Control)?;
-    let Some((Call::Start { socket, exports }, _)) = first else { return Err(ServerError::NoStart) };
-    match Server::start(&socket, exports) {
+    let Some((Call::Start { socket, exports, hidden }, _)) = first else { return Err(ServerError::NoStart) };
+    match Server::start(&socket, exports, &hidden) {
         Ok(mut server) => {
             packets::send(&control, &Answer::Status(server.status()), None).map_err(ServerError::Control)?;
             server.serve(&control)
@@ -97,10 +100,13 @@ struct Server {
 }
 
 impl Server {
-    fn start(socket: &Path, exports: Vec<Export>) -> Result<Self, ServerError> {
+    fn start(socket: &Path, exports: Vec<Export>, hidden: &[PathBuf]) -> Result<Self, ServerError> {
         let listener = listen(socket).map_err(|error| ServerError::Listen(socket.to_owned(), error))?;
         let files = sandbox::raise_file_limit().saturating_sub(OWN_FILES);
         sandbox::enter_outer().map_err(|error| ServerError::Sandbox(with_cause(&error)))?;
+        for path in hidden {
+            sandbox::cover(path).map_err(|error| ServerError::Hide(path.clone(), error))?;
+        }
         // After the namespaces: entering one forgets it.
         sandbox::die_with_parent().map_err(ServerError::System)?;
         let (ours, theirs) = packets::pair().map_err(ServerError::System)?;

@@ -43,6 +43,8 @@ pub enum Call {
         socket: PathBuf,
         /// What is shared from the beginning. One that cannot be opened is left out and told in the answer.
         exports: Vec<Export>,
+        /// Folders that no export shows, wherever they lie: the guest finds them empty.
+        hidden: Vec<PathBuf>,
     },
     /// Share one more. Sharing what is shared is fine.
     Add(Export),

@@ -39,6 +39,9 @@ pub struct ShareConfig {
     pub socket: PathBuf,
     /// What is shared.
     pub exports: Vec<Export>,
+    /// What no export shows: Slipway's own folder lies in the person's home.
+    #[serde(default)]
+    pub hidden: Vec<PathBuf>,
 }
 
 type Asked = (Call, Option<OwnedFd>, oneshot::Sender<Answer>);
@@ -70,7 +73,8 @@ impl Share {
             .kill_on_drop(true)
             .spawn()
             .map_err(said)?;
-        let start = Call::Start { socket: config.socket.clone(), exports: config.exports.clone() };
+        let ShareConfig { socket: device, exports, hidden } = config.clone();
+        let start = Call::Start { socket: device, exports, hidden };
         let answer = timeout(START, ask(&socket, &start, None)).await;
         match answer.unwrap_or_else(|_| failed("silent", "the share server does not answer")) {
             Answer::Status(status) => {
