@@ -27,6 +27,8 @@ enum To {
     Guest(UnixStream),
     /// It broke off.
     Broken(String),
+    /// Nobody sends any more.
+    Ended,
 }
 
 /// Takes batches of events. Clones send to the same guest.
@@ -57,7 +59,7 @@ struct End<'a>(&'a Mutex<To>);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        *lock(self.0) = To::Broken("the thread that sends them has ended; `slipway restart` helps".into());
+        *lock(self.0) = To::Ended;
     }
 }
 
@@ -70,7 +72,10 @@ impl Sender {
     pub(crate) fn connect(&self, stream: OwnedFd) {
         let stream = UnixStream::from(stream);
         let _ = stream.set_nonblocking(false);
-        *lock(&self.to) = To::Guest(stream);
+        let mut to = lock(&self.to);
+        if !matches!(*to, To::Ended) {
+            *to = To::Guest(stream);
+        }
     }
 
     /// Queues a batch; false when there is no room for it.
@@ -90,6 +95,7 @@ impl Sender {
     pub(crate) fn broken(&self) -> Option<String> {
         match &*lock(&self.to) {
             To::Broken(why) => Some(why.clone()),
+            To::Ended => Some("the thread that sends them has ended; `slipway restart` helps".into()),
             To::Nobody | To::Guest(_) => None,
         }
     }
@@ -114,7 +120,7 @@ fn send(
             // Not under the lock: a guest that does not read must not hold up its successor.
             let guest = match &*lock(to) {
                 To::Guest(stream) => stream.try_clone(),
-                To::Nobody | To::Broken(_) => continue,
+                To::Nobody | To::Broken(_) | To::Ended => continue,
             };
             match guest.and_then(|mut guest| guest.write_all(&bytes)) {
                 Ok(()) => drop(sent.fetch_add(events.len() as u64, Ordering::Relaxed)),
