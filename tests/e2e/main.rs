@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong ─▶ one machine for all: engine, streams, cli, ports, network, shares, events, load ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong ─▶ one machine for all: engine, streams, cli, ports, publishing, network, registries, shares, events, load ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -16,6 +16,8 @@ mod events;
 mod load;
 mod network;
 mod ports;
+mod publishing;
+mod registries;
 mod shares;
 mod streams;
 mod wrong;
@@ -86,14 +88,16 @@ fn main() -> ExitCode {
         streams::TESTS,
         cli::TESTS,
         ports::TESTS,
+        publishing::TESTS,
         network::TESTS,
+        registries::TESTS,
         shares::TESTS,
         events::TESTS,
         load::TESTS,
         crash::TESTS,
     ];
     trials.extend(groups.into_iter().flatten().copied().map(shared));
-    trials.extend(alone::TESTS.iter().copied().map(alone));
+    trials.extend(alone::TESTS.iter().chain(registries::ALONE).copied().map(alone));
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the machine.
     drop(machine);

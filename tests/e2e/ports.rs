@@ -24,19 +24,19 @@ const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A port that nobody has at this moment.
-fn free() -> u16 {
+pub(crate) fn free() -> u16 {
     let listener = TcpListener::bind((LOOPBACK, 0)).expect("bound");
     listener.local_addr().expect("an address").port()
 }
 
-fn connect(port: u16) -> Option<TcpStream> {
+pub(crate) fn connect(port: u16) -> Option<TcpStream> {
     let stream = TcpStream::connect((LOOPBACK, port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).expect("set");
     Some(stream)
 }
 
 /// The answer to a request for `/`; empty when there is none.
-fn page(port: u16) -> String {
+pub(crate) fn page(port: u16) -> String {
     let mut text = String::new();
     if let Some(mut stream) = connect(port) {
         let asked = stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -46,13 +46,13 @@ fn page(port: u16) -> String {
     text
 }
 
-fn listed(home: &Home, port: u16) -> Option<serde_json::Value> {
+pub(crate) fn listed(home: &Home, port: u16) -> Option<serde_json::Value> {
     let ran = home.slipway(["port", "ls", "--json"]).run().ok();
     let ports: Vec<serde_json::Value> = serde_json::from_slice(&ran.out).expect("JSON");
     ports.into_iter().find(|p| p["host_port"] == port && p["host_ip"] == "127.0.0.1")
 }
 
-fn nobody_listens(home: &Home, port: u16) {
+pub(crate) fn nobody_listens(home: &Home, port: u16) {
     home.wait_for("nobody listens", PATIENCE, |_| connect(port).is_none());
     assert_eq!(listed(home, port), None);
 }

@@ -73,7 +73,7 @@ impl Guest {
         let (tell, inside) = watch::channel(Inside::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(ports::follow(shim.clone(), Arc::clone(context)));
-        tasks.spawn(configure::attend(Arc::clone(context), inside.clone()));
+        tasks.spawn(configure::attend(Arc::clone(context), board.clone(), inside.clone()));
         tasks.spawn(follow_logs(shim.clone(), machine, Arc::clone(context)));
         let shares = &context.shares;
         tasks.spawn(Arc::clone(shares).attend(shim.clone(), inside.clone()));

@@ -257,6 +257,9 @@ fn parse(key: &keys::Key, text: &str) -> Result<Value, Mistake> {
             text.parse::<Size>().ok().filter(|s| *s >= at_least).map(|s| Value::from(s.to_string()))
         }
         Kind::Names => (!text.contains(['\n', '"', '\\'])).then(|| Value::from(text)),
+        Kind::Paths => is_list_of_paths(text).then(|| Value::from(text)),
+        Kind::Proxy => (["auto", "none"].contains(&text) || is_proxy(text)).then(|| Value::from(text)),
+        Kind::Engine => engine_config(text).is_some().then(|| Value::from(text)),
         Kind::Switch => text.parse::<bool>().ok().map(Value::from),
         Kind::OneOf(words) => words.contains(&text).then(|| Value::from(text)),
     };
@@ -264,6 +267,25 @@ fn parse(key: &keys::Key, text: &str) -> Result<Value, Mistake> {
         key: key.name.to_owned(),
         problem: Problem::Expected { expected: key.kind.expected(), found: text.to_owned() },
     })
+}
+
+fn is_list_of_paths(text: &str) -> bool {
+    text.split(',').map(str::trim).filter(|path| !path.is_empty()).all(|path| path.starts_with('/'))
+}
+
+/// What the engine's HTTP client takes for a proxy.
+fn is_proxy(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    ["http", "https", "socks5"].contains(&scheme)
+        && !host.is_empty()
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+fn engine_config(text: &str) -> Option<serde_json::Map<String, serde_json::Value>> {
+    let object: serde_json::Map<_, _> = serde_json::from_str(text).ok()?;
+    (!keys::ENGINE_OWN.iter().any(|own| object.contains_key(*own))).then_some(object)
 }
 
 #[cfg(test)]
@@ -345,6 +367,32 @@ mod tests {
             .collect();
         std::fs::write(&file.path, uncommented).expect("write");
         assert_eq!(file.read().expect("every example is valid").len(), keys::KEYS.len());
+    }
+
+    #[test]
+    fn proxies_paths_and_the_engines_configuration_are_checked_for_their_form() {
+        let (_dir, file) = file("");
+        for (key, value) in [
+            ("network.http-proxy", "http://user:p%40ss@proxy.example:3128/"),
+            ("network.https-proxy", "none"),
+            ("network.authorities", "/a.pem, /b.pem"),
+            ("engine.config", r#"{"insecure-registries": ["a:5000"], "log-opts": {"max-size": "1m"}}"#),
+        ] {
+            file.set(key, value).expect(key);
+            assert_eq!(file.read().expect("valid")[key], value);
+        }
+        for (key, value) in [
+            ("network.http-proxy", "proxy.example:3128"),
+            ("network.http-proxy", "http://"),
+            ("network.http-proxy", "http://a b"),
+            ("network.authorities", "relative.pem"),
+            ("engine.config", "[]"),
+            ("engine.config", "{"),
+            ("engine.config", r#"{"hosts": ["tcp://0.0.0.0:2375"]}"#),
+            ("engine.config", r#"{"userland-proxy": false}"#),
+        ] {
+            assert_eq!(mistakes(file.set(key, value)).len(), 1, "{key} = {value}");
+        }
     }
 
     #[test]

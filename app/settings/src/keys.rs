@@ -25,6 +25,12 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     /// Names or relative paths, with commas between them.
     Names,
+    /// Absolute paths, with commas between them.
+    Paths,
+    /// `auto`, `none`, or the URL of a proxy.
+    Proxy,
+    /// A JSON object of dockerd's configuration file, without what Slipway has to decide itself.
+    Engine,
 }
 
 impl Kind {
@@ -34,11 +40,33 @@ impl Kind {
             Self::Count { from, to } => format!("a whole number from {from} to {to}"),
             Self::Size { at_least } => format!("a size of at least {at_least}, such as `4GiB`"),
             Self::Names => "names with commas between them".into(),
+            Self::Paths => "absolute paths with commas between them".into(),
+            Self::Proxy => "`auto`, `none` or an URL such as `http://proxy.example:3128`".into(),
+            Self::Engine => {
+                format!("a JSON object as in dockerd's daemon.json, without {}", ENGINE_OWN.join(", "))
+            }
             Self::Switch => "`true` or `false`".into(),
             Self::OneOf(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or "),
         }
     }
 }
+
+/// What of dockerd's configuration is Slipway's: its folders, who speaks to it, and the published ports.
+pub const ENGINE_OWN: &[&str] = &[
+    "containerd",
+    "data-root",
+    "exec-root",
+    "group",
+    "hosts",
+    "pidfile",
+    "tls",
+    "tlscacert",
+    "tlscert",
+    "tlskey",
+    "tlsverify",
+    "userland-proxy",
+    "userland-proxy-path",
+];
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +156,41 @@ pub const KEYS: &[Key] = &[
         needs_restart: false,
     },
     Key {
+        name: "network.http-proxy",
+        kind: Kind::Proxy,
+        default: "auto",
+        doc: "Proxy by which the engine fetches from `http:` addresses. auto: HTTP_PROXY of the daemon's environment.",
+        needs_restart: true,
+    },
+    Key {
+        name: "network.https-proxy",
+        kind: Kind::Proxy,
+        default: "auto",
+        doc: "Proxy by which the engine fetches from `https:` addresses. auto: HTTPS_PROXY of the daemon's environment.",
+        needs_restart: true,
+    },
+    Key {
+        name: "network.no-proxy",
+        kind: Kind::Names,
+        default: "auto",
+        doc: "Hosts, domains and networks that the engine reaches without a proxy. auto: NO_PROXY of the daemon's environment.",
+        needs_restart: true,
+    },
+    Key {
+        name: "network.authorities",
+        kind: Kind::Paths,
+        default: "",
+        doc: "PEM files of authorities that the engine trusts besides those that this computer trusts.",
+        needs_restart: true,
+    },
+    Key {
+        name: "engine.config",
+        kind: Kind::Engine,
+        default: "{}",
+        doc: "What to add to dockerd's configuration, as in daemon.json. Registries hold at once, the rest from the next start.",
+        needs_restart: false,
+    },
+    Key {
         name: "start.timeout",
         kind: Kind::Count { from: 10, to: 3600 },
         default: "300",
@@ -178,10 +241,11 @@ pub fn commented_defaults() -> String {
         }
         let example = match (key.default, key.kind) {
             ("", Kind::Size { .. }) => "4GiB",
+            ("", Kind::Paths) => "/etc/ssl/certs/example.pem",
             ("", _) => "2",
             (default, _) => default,
         };
-        let quoted = matches!(key.kind, Kind::Size { .. } | Kind::OneOf(_) | Kind::Names);
+        let quoted = !matches!(key.kind, Kind::Count { .. } | Kind::Switch);
         let value = if quoted { format!("\"{example}\"") } else { example.to_owned() };
         text.push_str(&format!("# {name} = {value}\n"));
     }

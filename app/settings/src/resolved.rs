@@ -1,6 +1,6 @@
 //! Settings as they hold on this host: every value there, every default decided.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,16 @@ pub struct Settings {
     pub share_exclude: Vec<String>,
     /// Containers reach the host's loopback.
     pub reach_host: bool,
+    /// Proxies of the engine, as set: `auto`, `none` or an URL.
+    pub http_proxy: String,
+    /// The same for `https:`.
+    pub https_proxy: String,
+    /// Who is reached without them, or `auto`.
+    pub no_proxy: String,
+    /// Files of authorities that the engine trusts, too.
+    pub authorities: Vec<PathBuf>,
+    /// What is added to dockerd's configuration: a JSON object.
+    pub engine_config: String,
     /// How long a start may take.
     pub start_timeout: Duration,
     /// How long containers get to stop.
@@ -98,6 +108,7 @@ impl Settings {
             let default = keys::find(name).map_or("", |k| k.default);
             raw.get(name).map_or(default, String::as_str)
         };
+        let list = |name: &str| text(name).split(',').map(str::trim).filter(|word| !word.is_empty());
         // The form was checked when the file was read; a default that does not parse is decided from the host.
         let number = |name: &str, decided: u64| text(name).parse().unwrap_or(decided);
         let size = |name: &str, decided: Size| text(name).parse().unwrap_or(decided);
@@ -112,12 +123,13 @@ impl Settings {
             install_cli: text("docker.install-cli") == "true",
             share_home: text("shares.home") == "true",
             share_on_demand: text("shares.on-demand").to_owned(),
-            share_exclude: text("shares.exclude")
-                .split(',')
-                .map(|name| name.trim().trim_matches('/').to_owned())
-                .filter(|name| !name.is_empty())
-                .collect(),
+            share_exclude: list("shares.exclude").map(|name| name.trim_matches('/').to_owned()).collect(),
             reach_host: text("network.reach-host") == "true",
+            http_proxy: text("network.http-proxy").to_owned(),
+            https_proxy: text("network.https-proxy").to_owned(),
+            no_proxy: text("network.no-proxy").to_owned(),
+            authorities: list("network.authorities").map(PathBuf::from).collect(),
+            engine_config: text("engine.config").to_owned(),
             start_timeout: Duration::from_secs(number("start.timeout", 300)),
             stop_timeout: Duration::from_secs(number("stop.timeout", 60)),
         };

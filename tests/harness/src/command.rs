@@ -88,10 +88,23 @@ impl Command {
     /// When it cannot be started.
     pub fn spawn(mut self) -> Running {
         self.inner.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        self.started()
+    }
+
+    fn started(mut self) -> Running {
         match self.inner.spawn() {
             Ok(child) => Running { child, name: self.name, within: self.within },
             Err(error) => panic!("{}: {error}", self.name),
         }
+    }
+
+    /// Starts it without pipes: for a program that runs on and says much.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn_silent(mut self) -> Running {
+        self.inner.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.started()
     }
 
     /// Runs it to its end.

@@ -8,6 +8,8 @@
 
 mod command;
 mod greeter;
+mod proxy;
+mod registry;
 
 use std::{
     path::{Path, PathBuf},
@@ -16,6 +18,8 @@ use std::{
 
 pub use command::{Command, Ran, Running};
 pub use greeter::Greeter;
+pub use proxy::Proxy;
+pub use registry::{Authority, Registry};
 
 /// Built program and image, as `tests/run` names them in the environment.
 #[derive(Debug, Clone)]

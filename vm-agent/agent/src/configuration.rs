@@ -1,14 +1,19 @@
 //! What the host's settings and files make of the guest: kept whole, put in force as soon as what it needs is there.
 //!
 //! ```text
-//!   host: Configure ─┐
-//!                    ├─▶ names and packet filter as the host says        boot: the engine starts after the first of these
-//!   network is up  ──┘   until then, and on a host without a word: nothing of the host can be reached
+//!   host: Configure ─┬─▶ files that the engine reads, its environment      boot: the engine starts after the first of these
+//!                    ├─▶ names and packet filter as the host says
+//!   network is up  ──┘   until then nothing of the host can be reached
 //! ```
 
+mod dockerd;
+mod proxies;
+mod trust;
+
 use std::{
-    io,
+    fs, io,
     net::SocketAddrV4,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,26 +21,42 @@ use std::{
     time::Duration,
 };
 
-use slipway_protocol::v1::Configure;
+use rustix::process::Signal;
+use slipway_protocol::v1::{Configure, Proxies};
 use tokio::{
     sync::{Mutex, watch},
     time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{names, names::Names, netfilter, network::Network, reaper::Reaper};
+use crate::{
+    names::{self, Names},
+    netfilter::{self, Opening},
+    network::Network,
+    phases::Board,
+    reaper::Reaper,
+};
+
+/// Where the files are that the engine reads; the image's links and the engine's environment name it.
+const FILES: &str = "/run/slipway/engine";
+/// The service that reads its file anew at SIGHUP.
+const ENGINE: &str = "dockerd";
 
 /// See the module.
 #[derive(Debug)]
 pub struct Configuration {
-    wanted: Mutex<Wanted>,
+    /// Where files go; `None` in the agent that runs on a host, which is not its to configure.
+    files: Option<PathBuf>,
+    state: Mutex<State>,
     told: watch::Sender<bool>,
+    /// What services find in their environment when they start.
+    environment: watch::Sender<Vec<String>>,
 }
 
 #[derive(Debug, Default)]
-struct Wanted {
+struct State {
     reach_host: bool,
-    /// Where there is a network to configure; never in the agent that runs on a host.
+    proxies: Proxies,
     network: Option<Up>,
 }
 
@@ -47,32 +68,59 @@ struct Up {
     _answering: AbortOnDropHandle<()>,
 }
 
-impl Default for Configuration {
-    fn default() -> Self {
-        Self { wanted: Mutex::default(), told: watch::Sender::new(false) }
-    }
-}
-
 impl Configuration {
+    /// Of the guest.
+    pub(crate) fn of_guest() -> Self {
+        Self { files: Some(FILES.into()), ..Self::of_nothing() }
+    }
+
+    /// Of a place that is not the agent's to configure.
+    pub(crate) fn of_nothing() -> Self {
+        Self {
+            files: None,
+            state: Mutex::default(),
+            told: watch::Sender::new(false),
+            environment: watch::Sender::default(),
+        }
+    }
+
     /// Waits until the host has said something; false when it did not in time. Cancel-safe.
     pub(crate) async fn told(&self, patience: Duration) -> bool {
         let mut told = self.told.subscribe();
         timeout(patience, told.wait_for(|told| *told)).await.is_ok_and(|told| told.is_ok())
     }
 
-    /// Puts in force what the host says.
+    /// What services find in their environment when they start.
+    pub(crate) fn environment(&self) -> watch::Receiver<Vec<String>> {
+        self.environment.subscribe()
+    }
+
+    /// Writes what the engine reads when the host says nothing.
     ///
     /// # Errors
-    /// What could not be.
-    pub(crate) async fn set(&self, configure: Configure, reaper: &Reaper) -> io::Result<()> {
-        let mut wanted = self.wanted.lock().await;
-        wanted.reach_host = configure.reach_host;
-        let done = match &wanted.network {
-            Some(up) => up.open(configure.reach_host, false, reaper).await,
-            None => Ok(()),
-        };
+    /// What could not be written.
+    pub(crate) async fn defaults(&self, reaper: &Reaper) -> io::Result<()> {
+        let _state = self.state.lock().await;
+        self.write(&Configure::default(), reaper).await.map(drop)
+    }
+
+    /// Puts in force what the host says; a running engine is told if it is to read its file anew.
+    ///
+    /// # Errors
+    /// What could not be; the rest is in force.
+    pub(crate) async fn set(&self, configure: Configure, reaper: &Reaper, board: &Board) -> io::Result<()> {
+        let mut state = self.state.lock().await;
+        let written = self.write(&configure, reaper).await;
+        state.reach_host = configure.reach_host;
+        state.proxies = configure.proxies.unwrap_or_default();
+        let opened = self.open(&state, false, reaper).await;
         self.told.send_replace(true);
-        done
+        if *written.as_ref().unwrap_or(&false)
+            && let Some(engine) = board.snapshot().services.iter().find(|service| service.name == ENGINE)
+        {
+            reaper.signal(i32::try_from(engine.pid).unwrap_or(0), Signal::HUP);
+        }
+        written.and(opened)
     }
 
     /// The network can be used: what was said before comes in force, and names are answered from now on.
@@ -80,27 +128,44 @@ impl Configuration {
     /// # Errors
     /// What could not be put in force.
     pub(crate) async fn network_is_up(&self, network: &Network, reaper: &Reaper) -> io::Result<()> {
-        let mut wanted = self.wanted.lock().await;
+        let mut state = self.state.lock().await;
         let reach_host = Arc::new(AtomicBool::new(false));
         let server = Names::listen(network, Arc::clone(&reach_host)).await.map_err(|error| {
             io::Error::new(error.kind(), format!("failed to listen for questions about names: {error}"))
         })?;
-        let up = Up {
+        state.network = Some(Up {
             network: network.clone(),
             names: SocketAddrV4::new(network.address, names::PORT),
             reach_host,
             _answering: AbortOnDropHandle::new(tokio::spawn(server.run())),
-        };
-        let done = up.open(wanted.reach_host, true, reaper).await;
-        wanted.network = Some(up);
-        done
+        });
+        self.open(&state, true, reaper).await
+    }
+
+    /// Opens the network as far as the host says.
+    async fn open(&self, state: &State, first: bool, reaper: &Reaper) -> io::Result<()> {
+        let Some(up) = &state.network else { return Ok(()) };
+        let (variables, proxy_ports) = proxies::environment(&state.proxies, up.network.gateway);
+        self.environment.send_replace(variables);
+        // A name that leads nowhere is better than an address that does not.
+        up.reach_host.store(state.reach_host, Ordering::Relaxed);
+        let opening = Opening { names: up.names, reach_host: state.reach_host, proxy_ports };
+        netfilter::apply(&up.network, &opening, first, reaper).await
+    }
+
+    /// Writes the engine's files; says whether it is to read its configuration anew.
+    async fn write(&self, configure: &Configure, reaper: &Reaper) -> io::Result<bool> {
+        let Some(root) = &self.files else { return Ok(false) };
+        fs::create_dir_all(root)?;
+        let trusted = trust::write(root, &configure.authorities, &configure.registry_files);
+        let configured = dockerd::write(root, &configure.engine_config, reaper).await;
+        trusted.and(configured)
     }
 }
 
-impl Up {
-    async fn open(&self, reach_host: bool, first: bool, reaper: &Reaper) -> io::Result<()> {
-        // A name that leads nowhere is better than an address that does not.
-        self.reach_host.store(reach_host, Ordering::Relaxed);
-        netfilter::apply(&self.network, self.names, reach_host, first, reaper).await
-    }
+/// Replaces a file whole.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = path.with_extension("new");
+    fs::write(&aside, bytes)?;
+    fs::rename(aside, path)
 }

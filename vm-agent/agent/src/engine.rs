@@ -96,11 +96,17 @@ pub(crate) async fn load(socket: &Path, archive: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// The engine's answer to a GET.
+pub(crate) async fn get(socket: &Path, path: &str) -> io::Result<Answer> {
+    ask(socket, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes(), None, PATIENCE).await
+}
+
+/// What the engine said.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {

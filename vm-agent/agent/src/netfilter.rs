@@ -32,16 +32,34 @@ const RULES: &str = "/run/slipway/netfilter.rules";
 /// A program start under emulation, on a busy host.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What of the host can be reached.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// Where questions about names are answered.
+    pub(crate) names: SocketAddrV4,
+    /// Everybody reaches the host's loopback.
+    pub(crate) reach_host: bool,
+    /// Ports of the host's loopback that the engine reaches all the same.
+    pub(crate) proxy_ports: Vec<u16>,
+}
+
 /// The rules in the form of `iptables-save`; `first` also leads packets to our chains, which is done once.
-fn rules(network: &Network, names: SocketAddrV4, reach_host: bool, first: bool) -> String {
-    let (address, resolver) = (network.address, network.resolver);
+fn rules(network: &Network, opening: &Opening, first: bool) -> String {
+    let (address, resolver, names) = (network.address, network.resolver, opening.names);
     let around = format!("{address}/{}", network.prefix);
     let asks = ["udp", "tcp"].map(|protocol| format!("-A {CHAIN} -d {resolver} -p {protocol} --dport 53"));
     let ours = asks.each_ref().map(|asks| format!("{asks} -m mark --mark {MARK:#x} -j RETURN"));
     let mut nat = ours.to_vec();
     nat.extend(asks.map(|asks| format!("{asks} -j DNAT --to-destination {names}")));
     let mut mangle = Vec::new();
-    if !reach_host {
+    if !opening.reach_host {
+        // The engine's own proxy: for programs in the guest's network, and not for what is forwarded.
+        let proxies = opening.proxy_ports.iter().map(|port| {
+            let to = format!("-d {} -p tcp --dport {port}", network.gateway);
+            format!("-A {CHAIN} {to} -m addrtype --src-type LOCAL -j RETURN")
+        });
+        nat.extend(proxies.clone());
+        mangle.extend(proxies);
         // The guest's own address lies in the host's network.
         nat.push(format!("-A {CHAIN} -d {address} -j RETURN"));
         nat.extend(
@@ -72,15 +90,14 @@ fn rules(network: &Network, names: SocketAddrV4, reach_host: bool, first: bool) 
 /// With the program's words; the rules are then as before.
 pub(crate) async fn apply(
     network: &Network,
-    names: SocketAddrV4,
-    reach_host: bool,
+    opening: &Opening,
     first: bool,
     reaper: &Reaper,
 ) -> io::Result<()> {
     if let Some(folder) = Path::new(RULES).parent() {
         fs::create_dir_all(folder)?;
     }
-    fs::write(RULES, rules(network, names, reach_host, first))?;
+    fs::write(RULES, rules(network, opening, first))?;
     let mut command = Command::new(PROGRAM);
     let output = reaper.run_to_end(command.args(["--noflush", RULES]), LIMIT).await?;
     match output.exit {
@@ -93,10 +110,14 @@ pub(crate) async fn apply(
 mod tests {
     use super::*;
 
+    fn opening(reach_host: bool, proxy_ports: &[u16]) -> Opening {
+        let names = SocketAddrV4::new([10, 0, 2, 15].into(), 99);
+        Opening { names, reach_host, proxy_ports: proxy_ports.to_vec() }
+    }
+
     #[test]
     fn the_agents_own_questions_pass_before_all_others_are_led_to_it() {
-        let names = SocketAddrV4::new([10, 0, 2, 15].into(), 99);
-        let text = rules(&Network::default(), names, true, true);
+        let text = rules(&Network::default(), &opening(true, &[]), true);
         let expected = "*nat\n:SLIPWAY - [0:0]\n-A PREROUTING -j SLIPWAY\n-A OUTPUT -j SLIPWAY\n\
             -A SLIPWAY -d 10.0.2.3 -p udp --dport 53 -m mark --mark 0x511b -j RETURN\n\
             -A SLIPWAY -d 10.0.2.3 -p tcp --dport 53 -m mark --mark 0x511b -j RETURN\n\
@@ -108,8 +129,9 @@ mod tests {
 
     #[test]
     fn a_forbidden_host_is_refused_and_its_open_connections_end() {
-        let names = SocketAddrV4::new([10, 0, 2, 15].into(), 99);
-        let text = rules(&Network::default(), names, false, false);
+        let text = rules(&Network::default(), &opening(false, &[3128]), false);
+        let proxy = "-A SLIPWAY -d 10.0.2.2 -p tcp --dport 3128 -m addrtype --src-type LOCAL -j RETURN\n";
+        assert_eq!(text.matches(proxy).count(), 2, "to be rewritten, and to be dropped: {text}");
         assert!(text.contains("-A SLIPWAY -d 10.0.2.15/24 -p tcp -j REDIRECT --to-ports 1\n"), "{text}");
         assert!(text.contains("-A SLIPWAY -o eth0 -d 10.0.2.15/24 -j DROP\n"), "{text}");
         assert!(!text.contains("PREROUTING"), "led there already: {text}");

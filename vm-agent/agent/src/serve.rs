@@ -149,10 +149,12 @@ impl Guest {
             Some(Call::GetStatus(_)) => reply::Result::Status(self.status()),
             Some(Call::Trim(_)) => self.trim().await,
             Some(Call::SetShares(wanted)) => reply::Result::Shares(self.shares.set(wanted).await),
-            Some(Call::Configure(wanted)) => match self.configuration.set(wanted, &self.reaper).await {
-                Ok(()) => reply::Result::Ok(v1::Ok {}),
-                Err(error) => failed("configure", error.to_string()),
-            },
+            Some(Call::Configure(wanted)) => {
+                match self.configuration.set(wanted, &self.reaper, &self.board).await {
+                    Ok(()) => reply::Result::Ok(v1::Ok {}),
+                    Err(error) => failed("configure", error.to_string()),
+                }
+            }
             None => failed("unsupported", "this agent does not know the call".into()),
         }
     }

@@ -38,6 +38,8 @@ pub(crate) struct Keeper {
     pub(crate) reaper: Arc<Reaper>,
     pub(crate) board: Arc<Board>,
     pub(crate) logs: Arc<Logs>,
+    /// Variables besides the service's own, as they are when it starts.
+    pub(crate) environment: watch::Receiver<Vec<String>>,
 }
 
 /// Ends a service: the time that it gets, and where to say that it is over.
@@ -99,6 +101,7 @@ impl Keeper {
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("PATH", PATH).env("HOME", "/root");
+        command.envs(self.environment.borrow().iter().filter_map(|pair| pair.split_once('=')));
         command.envs(spec.env.iter().filter_map(|pair| pair.split_once('=')));
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
         command.process_group(0);
@@ -150,8 +153,12 @@ mod tests {
     }
 
     fn keep(script: &str) -> Kept {
-        let keeper =
-            Keeper { reaper: Reaper::new(false), board: Arc::new(Board::new()), logs: Arc::new(Logs::new()) };
+        let keeper = Keeper {
+            reaper: Reaper::new(false),
+            board: Arc::new(Board::new()),
+            logs: Arc::new(Logs::new()),
+            environment: watch::Sender::new(vec!["MORE=more".into(), "WORD=less".into()]).subscribe(),
+        };
         let (stop, stopped) = oneshot::channel();
         let (tell, running) = watch::channel(false);
         let mut tasks = tokio::task::JoinSet::new();
@@ -177,11 +184,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_service_that_ends_is_started_again_and_its_end_is_told() {
-        let kept = keep("echo $WORD; exit 3");
+        let kept = keep("echo $WORD $MORE; exit 3");
         let service = || kept.keeper.board.snapshot().services.first().cloned().unwrap_or_default();
         until("a restart", || service().restarts >= 2).await;
         assert_eq!(service().last_exit, "exit code 3");
-        until("its words", || kept.keeper.logs.after(0, 99).iter().any(|r| r.line == b"said")).await;
+        until("its words", || kept.keeper.logs.after(0, 99).iter().any(|r| r.line == b"said more")).await;
     }
 
     #[tokio::test]

@@ -61,7 +61,7 @@ async fn run(dir: PathBuf, socket: PathBuf) -> std::io::Result<()> {
         engine: socket.clone(),
         ports: Ports::default(),
         shares: crate::shares::Shares::new(),
-        configuration: Configuration::default(),
+        configuration: Configuration::of_nothing(),
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&guest.reaper).run());

@@ -208,7 +208,8 @@ impl AgentClient {
     /// # Errors
     /// See [`CallError`]; what could be put in force is.
     pub async fn configure(&self, wanted: v1::Configure) -> Result<(), CallError> {
-        self.done(request::Call::Configure(wanted), CALL).await
+        // The engine's configuration is tried by the engine itself.
+        self.done(request::Call::Configure(wanted), CALL * 6).await
     }
 
     async fn done(&self, call: request::Call, patience: Duration) -> Result<(), CallError> {

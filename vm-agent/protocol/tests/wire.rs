@@ -54,7 +54,28 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
                 }],
             })),
         ),
-        ("request-configure", request(request::Call::Configure(v1::Configure { reach_host: true }))),
+        (
+            "request-configure",
+            request(request::Call::Configure(v1::Configure { reach_host: true, ..v1::Configure::default() })),
+        ),
+        (
+            "request-configure-all",
+            request(request::Call::Configure(v1::Configure {
+                reach_host: true,
+                proxies: Some(v1::Proxies {
+                    http: "http://p:1".into(),
+                    https: "http://p:2".into(),
+                    without: "a".into(),
+                }),
+                authorities: b"pem".to_vec(),
+                registry_files: vec![v1::RegistryFile {
+                    registry: "r:5000".into(),
+                    name: "ca.crt".into(),
+                    content: b"ca".to_vec(),
+                }],
+                engine_config: "{}".into(),
+            })),
+        ),
         (
             "reply-shares",
             reply(reply::Result::Shares(v1::SharesState {

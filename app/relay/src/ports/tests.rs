@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slipway_protocol::{
     frame,
     ports::{DATAGRAMS, FORWARD},
@@ -186,4 +187,76 @@ fn what_a_privileged_port_needs_is_said() {
     let error = BindError::Denied { host: ([0, 0, 0, 0], 80).into() };
     assert_eq!(error.to_string(), "port 80 needs a privilege on this computer that slipway does not have");
     assert!(error.hint().expect("a hint").contains("ip_unprivileged_port_start=80"));
+}
+
+#[tokio::test]
+async fn a_thousand_rounds_leave_no_listener() {
+    let (_guest, publisher) = guest();
+    let hosts = [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, free(protocol, "127.0.0.1")));
+    for round in 0..1000 {
+        for (protocol, host) in hosts {
+            let id = round * 2 + u64::from(protocol == Protocol::Udp);
+            publisher.publish(spec(id, protocol, host)).expect("free since the last round");
+        }
+        for id in [round * 2, round * 2 + 1] {
+            assert!(publisher.withdraw(id).await);
+        }
+    }
+    assert!(publisher.list().is_empty());
+    for (protocol, host) in hosts {
+        match protocol {
+            Protocol::Tcp => drop(std::net::TcpListener::bind(host).expect("free")),
+            Protocol::Udp => drop(std::net::UdpSocket::bind(host).expect("free")),
+        }
+    }
+}
+
+/// Four descriptors for each in this one process: the client's, ours, and both ends of the stream to the guest.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_connections_at_once_are_all_served() {
+    const WANTED: u64 = 10_000;
+    let mut limit = getrlimit(Resource::Nofile);
+    let needed = WANTED * 4 + 1000;
+    // Root may raise the upper limit, too.
+    let more = Rlimit { current: Some(needed), maximum: limit.maximum.map(|most| most.max(needed)) };
+    if limit.current.is_some_and(|now| now < needed) && setrlimit(Resource::Nofile, more).is_err() {
+        limit.current = limit.maximum;
+        setrlimit(Resource::Nofile, limit).expect("its own upper limit");
+    }
+    let allowed = getrlimit(Resource::Nofile).current.map_or(WANTED, |now| now.saturating_sub(1000) / 4);
+    let count = WANTED.min(allowed);
+    if count < WANTED {
+        println!("only {count} connections: the system allows no more open files");
+    }
+    let (guest, publisher) = guest();
+    let mut forwarded = guest.serve(FORWARD);
+    let host = free(Protocol::Tcp, "127.0.0.1");
+    publisher.publish(spec(1, Protocol::Tcp, host)).expect("listens");
+    let serving = tokio::spawn(async move {
+        let mut containers = Vec::new();
+        while (containers.len() as u64) < count {
+            let mut container = forwarded.recv().await.expect("a stream");
+            dialled(&mut container).await;
+            containers.push(container);
+        }
+        for container in &mut containers {
+            let mut asked = [0; 4];
+            container.read_exact(&mut asked).await.expect("a question");
+            container.write_all(&asked).await.expect("answers");
+        }
+        containers
+    });
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(timeout(SOON, TcpStream::connect(host)).await.expect("in time").expect("connects"));
+    }
+    for (number, client) in (0u32..).zip(&mut clients) {
+        client.write_all(&number.to_be_bytes()).await.expect("asks");
+    }
+    for (number, client) in (0u32..).zip(&mut clients) {
+        let mut answer = [0; 4];
+        timeout(SOON * 6, client.read_exact(&mut answer)).await.expect("in time").expect("its own answer");
+        assert_eq!(u32::from_be_bytes(answer), number);
+    }
+    drop(serving.await.expect("joins"));
 }

@@ -94,7 +94,7 @@ impl Boot {
             engine: PathBuf::from(engine::SOCKET),
             ports: Ports::default(),
             shares: Shares::new(),
-            configuration: Configuration::default(),
+            configuration: Configuration::of_guest(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self.reaper).run());
@@ -105,6 +105,8 @@ impl Boot {
         tasks.spawn(async move { ports::local::run(Path::new(ports::local::SOCKET), ports, &logs).await });
         let (ports, logs) = (guest.ports.clone(), Arc::clone(&self.logs));
         tasks.spawn(async move { ports::watcher::run(ports::watcher::CGROUPS.into(), ports, &logs).await });
+        let ports = guest.ports.clone();
+        tasks.spawn(async move { ports::ingress::run(Path::new(engine::SOCKET), ports).await });
         let logs = Arc::clone(&self.logs);
         // A thread, because /dev/kmsg blocks; it ends with the machine.
         std::thread::Builder::new().name("kmsg".into()).spawn(move || logs.collect_kernel())?;
@@ -155,21 +157,25 @@ impl Boot {
                 self.board.begin(CONTAINERD.0);
             }
             for spec in first {
-                let _ = arrived.send(Arrival::Service(self.keep(spec))).await;
+                let _ = arrived.send(Arrival::Service(self.keep(spec, &guest))).await;
             }
             Some(later)
         };
         // Containers that start with the engine find their folders.
         let shares = self.shares(&guest, file_events);
         let settings = async {
-            if !guest.configuration.told(SETTINGS_PATIENCE).await {
-                self.logs.say("the host did not say what its settings are; the engine starts without them");
+            if guest.configuration.told(SETTINGS_PATIENCE).await {
+                return;
+            }
+            self.logs.say("the host did not say what its settings are; the engine starts without them");
+            if let Err(error) = guest.configuration.defaults(&self.reaper).await {
+                self.logs.say(format!("failed to write the engine's own files: {error}"));
             }
         };
         let (later, (), (), ()) = tokio::join!(disk, network, shares, settings);
         let Some(later) = later else { return };
         for spec in later {
-            let _ = arrived.send(Arrival::Service(self.keep(spec))).await;
+            let _ = arrived.send(Arrival::Service(self.keep(spec, &guest))).await;
         }
         let socket = Path::new(engine::SOCKET);
         let engine = async {
@@ -288,11 +294,12 @@ impl Boot {
         }
     }
 
-    fn keep(&self, spec: ServiceSpec) -> Running {
+    fn keep(&self, spec: ServiceSpec, guest: &Guest) -> Running {
         let keeper = Keeper {
             reaper: Arc::clone(&self.reaper),
             board: Arc::clone(&self.board),
             logs: Arc::clone(&self.logs),
+            environment: guest.configuration.environment(),
         };
         let (stop, stopped) = oneshot::channel();
         let mut task = JoinSet::new();

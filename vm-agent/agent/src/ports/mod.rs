@@ -15,6 +15,7 @@
 
 mod flows;
 pub(crate) mod forward;
+pub(crate) mod ingress;
 mod listening;
 pub(crate) mod local;
 pub mod stand_in;

@@ -23,7 +23,7 @@ fn guest() -> Served {
         engine: "/nonexistent".into(),
         ports: Ports::default(),
         shares: Shares::new(),
-        configuration: Default::default(),
+        configuration: crate::configuration::Configuration::of_nothing(),
     };
     Served { guest: Arc::new(guest), power_off }
 }

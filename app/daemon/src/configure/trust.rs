@@ -1,0 +1,152 @@
+//! Whom this computer trusts, as the engine is to: the system's authorities, files that a setting names, and what docker
+//! clients keep for single registries.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use slipway_protocol::v1::RegistryFile;
+
+/// Where systems keep their authorities in one file: Debian's family, Fedora's, SUSE's, Alpine's.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// Where clients keep registries' files for all users.
+const EVERYBODYS: &str = "/etc/docker/certs.d";
+/// The same for one, below the home.
+const OWN: &str = ".docker/certs.d";
+/// What is read in a registry's folder.
+const KINDS: [&str; 3] = [".crt", ".cert", ".key"];
+/// Longest bundle, and longest of all registries' files, in bytes: together they fit into one message.
+const MOST: usize = 448 << 10;
+
+/// See the module.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Trust {
+    /// PEM.
+    pub(super) authorities: Vec<u8>,
+    pub(super) files: Vec<RegistryFile>,
+    /// What could not be read, for a person.
+    pub(super) problems: Vec<String>,
+}
+
+/// What is looked at, whether it is there or not.
+pub(super) fn places(more: &[PathBuf], home: Option<&Path>) -> Vec<PathBuf> {
+    let fixed = BUNDLES.iter().map(PathBuf::from).chain([EVERYBODYS.into()]);
+    fixed.chain(home.map(|home| home.join(OWN))).chain(more.iter().cloned()).collect()
+}
+
+/// Reads all of it.
+pub(super) fn read(more: &[PathBuf], home: Option<&Path>) -> Trust {
+    let mut trust = Trust::default();
+    let bundle = BUNDLES.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default();
+    trust.add(Path::new("this computer's authorities"), bundle);
+    for path in more {
+        match fs::read(path) {
+            Ok(pem) if pem.windows(10).any(|w| w == b"-----BEGIN") => trust.add(path, pem),
+            Ok(_) => trust.problems.push(format!("`{}` holds no certificate in PEM", path.display())),
+            Err(error) => trust.problems.push(format!("failed to read `{}`: {error}", path.display())),
+        }
+    }
+    // A person's own files win over everybody's.
+    let mut files = BTreeMap::new();
+    let folders = [Some(PathBuf::from(EVERYBODYS)), home.map(|home| home.join(OWN))];
+    for folder in folders.into_iter().flatten() {
+        if let Err(error) = registries(&folder, &mut files)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            trust.problems.push(format!("failed to read `{}`: {error}", folder.display()));
+        }
+    }
+    let mut room = MOST;
+    for ((registry, name), content) in files {
+        match room.checked_sub(content.len()) {
+            Some(left) => {
+                room = left;
+                trust.files.push(RegistryFile { registry, name, content });
+            }
+            None => trust.problems.push(format!(
+                "`{registry}/{name}` is left out: such files are larger than {MOST} bytes together"
+            )),
+        }
+    }
+    trust
+}
+
+impl Trust {
+    fn add(&mut self, whose: &Path, pem: Vec<u8>) {
+        if self.authorities.len() + pem.len() >= MOST {
+            self.problems.push(format!("`{}` is left out: it is too large", whose.display()));
+            return;
+        }
+        self.authorities.extend(pem);
+        if !self.authorities.ends_with(b"\n") && !self.authorities.is_empty() {
+            self.authorities.push(b'\n');
+        }
+    }
+}
+
+type Files = BTreeMap<(String, String), Vec<u8>>;
+
+fn registries(folder: &Path, files: &mut Files) -> io::Result<()> {
+    for registry in fs::read_dir(folder)? {
+        let registry = registry?;
+        // What is no folder is nothing to docker either.
+        let Ok(entries) = fs::read_dir(registry.path()) else { continue };
+        for entry in entries {
+            let entry = entry?;
+            let (Ok(registry), Ok(name)) =
+                (registry.file_name().into_string(), entry.file_name().into_string())
+            else {
+                continue;
+            };
+            if KINDS.iter().any(|kind| name.ends_with(kind)) && entry.path().is_file() {
+                files.insert((registry, name), fs::read(entry.path())?);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_persons_registries_and_further_authorities_are_read_and_what_is_wrong_is_told() {
+        let home = tempfile::tempdir().expect("folder");
+        let folder = home.path().join(OWN).join("registry.example:5000");
+        fs::create_dir_all(&folder).expect("made");
+        for (name, content) in [("ca.crt", "ca"), ("client.key", "key"), ("README", "no")] {
+            fs::write(folder.join(name), content).expect("written");
+        }
+        let (good, bad) = (home.path().join("good.pem"), home.path().join("bad.pem"));
+        fs::write(&good, "-----BEGIN CERTIFICATE-----\nours").expect("written");
+        fs::write(&bad, "nothing").expect("written");
+        let missing = home.path().join("missing.pem");
+        let trust = read(&[good, bad, missing], Some(home.path()));
+        let names: Vec<(&str, &str)> =
+            trust.files.iter().map(|f| (f.registry.as_str(), f.name.as_str())).collect();
+        assert!(
+            names.ends_with(&[("registry.example:5000", "ca.crt"), ("registry.example:5000", "client.key")])
+        );
+        assert!(trust.authorities.ends_with(b"ours\n"));
+        assert_eq!(trust.problems.len(), 2, "{:?}", trust.problems);
+    }
+
+    #[test]
+    fn what_is_too_large_is_left_out_and_told() {
+        let home = tempfile::tempdir().expect("folder");
+        let folder = home.path().join(OWN).join("r");
+        fs::create_dir_all(&folder).expect("made");
+        fs::write(folder.join("a.crt"), vec![b'x'; MOST]).expect("written");
+        fs::write(folder.join("b.crt"), b"one byte too much").expect("written");
+        let trust = read(&[], Some(home.path()));
+        assert!(trust.problems.iter().any(|p| p.contains("r/b.crt")), "{:?}", trust.problems);
+    }
+}
