@@ -13,6 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-vsock", &["slipway-protocol"]),
     ("slipway-vm", &["slipway-vsock"]),
     ("slipway-vm-qemu", &["slipway-vm", "slipway-vsock"]),
+    ("slipway-vm-vz", &["slipway-vm", "slipway-vsock"]),
     ("slipway-vm-hyperv", &["slipway-vm", "slipway-vsock"]),
     // The engine's port is the protocol's to name.
     ("slipway-relay", &["slipway-vsock", "slipway-protocol"]),

@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Qemu, QemuConfig, args, command};
+use crate::{GuestArch, Qemu, QemuConfig, args, command};
 
 /// How long the kernel may take to print its first line; on working KVM it takes a fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -28,6 +28,9 @@ struct Verdict {
 
 /// `Err` says why not, for a person.
 pub(crate) async fn kvm_works(config: &QemuConfig, qemu: &Qemu) -> Result<(), String> {
+    if config.guest != GuestArch::HOST {
+        return Err("the guest is for another processor than this host's".into());
+    }
     if let Err(e) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         return Err(match e.kind() {
             std::io::ErrorKind::NotFound => "/dev/kvm does not exist on this host".into(),
@@ -55,10 +58,10 @@ pub(crate) async fn kvm_works(config: &QemuConfig, qemu: &Qemu) -> Result<(), St
 async fn try_kernel(config: &QemuConfig, qemu: &Qemu) -> Result<(), String> {
     const DEAD: &str = "/dev/kvm opened but the guest did not run on it";
     let mut child = command(qemu)
-        .args(["-machine", "q35", "-m", "256M", "-kernel"])
+        .args(["-machine", config.guest.board(), "-m", "256M", "-kernel"])
         .arg(&config.probe_kernel)
-        .args(["-append", "console=ttyS0 earlyprintk=serial,ttyS0,115200 panic=-1"])
-        .args(args::accelerator(slipway_vm::Accel::Kvm, qemu.version))
+        .args(["-append", config.guest.early_console()])
+        .args(args::accelerator(config.guest, slipway_vm::Accel::Kvm, qemu.version))
         .args(args::hardening())
         .args(args::console())
         .stdout(Stdio::piped())
@@ -109,8 +112,12 @@ mod tests {
         std::fs::write(&binary, format!("#!/bin/sh\n{script}\n")).expect("written");
         std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).expect("set");
         let qemu = Qemu { binary, version: Version::new(7, 2), full: "7.2".into() };
-        let config =
-            QemuConfig { binary: None, probe_kernel: "/k".into(), verdict_file: dir.path().join("verdict") };
+        let config = QemuConfig {
+            binary: None,
+            guest: GuestArch::HOST,
+            probe_kernel: "/k".into(),
+            verdict_file: dir.path().join("verdict"),
+        };
         let began = Instant::now();
         (try_kernel(&config, &qemu).await, began.elapsed())
     }

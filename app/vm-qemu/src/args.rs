@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path};
 use slipway_vm::{Accel, MachineSpec};
 use slipway_vsock::GuestCid;
 
-use crate::version::Version;
+use crate::{GuestArch, version::Version};
 
 /// How the guest's vsock device is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,19 +37,26 @@ fn with_path(before: &str, path: &Path, after: &str) -> OsString {
 }
 
 /// The accelerator and the processor that suits it.
-pub(crate) fn accelerator(accel: Accel, version: Version) -> Vec<OsString> {
+pub(crate) fn accelerator(guest: GuestArch, accel: Accel, version: Version) -> Vec<OsString> {
     let (accel, cpu) = match accel {
         Accel::Kvm => ("kvm", "host"),
-        Accel::Tcg => {
+        // Of the others none is QEMU's.
+        Accel::Tcg | Accel::Vz | Accel::Hyperv => {
             // Before 8.1, code that one processor patches while another translates it may stay as it was half way, and Linux
             // patches its own hot code (static keys) all the time: `Oops: int3`. One thread for all processors costs about a
             // fifth of the speed, and does not crash.
             let one_thread = version < Version::new(8, 1);
             let accel =
                 if one_thread { "tcg,thread=single,tb-size=512" } else { "tcg,thread=multi,tb-size=512" };
-            // QEMU 7.2's TCG double-faults in the guest's kernel at cmpxchg16b.
-            // With five levels of page tables, each page walk that is emulated has one step more.
-            (accel, if version < Version::new(8, 0) { "max,-la57,-cx16" } else { "max,-la57" })
+            let cpu = match guest {
+                // QEMU 7.2's TCG double-faults in the guest's kernel at cmpxchg16b.
+                // With five levels of page tables, each page walk that is emulated has one step more.
+                GuestArch::X86_64 if version < Version::new(8, 0) => "max,-la57,-cx16",
+                GuestArch::X86_64 => "max,-la57",
+                // Signed pointers by the architecture's cipher take most of an emulated kernel's time; QEMU's own do not.
+                GuestArch::Aarch64 => "max,pauth-impdef=on",
+            };
+            (accel, cpu)
         }
     };
     ["-accel", accel, "-cpu", cpu].map(OsString::from).to_vec()
@@ -87,6 +94,7 @@ fn command_line(spec: &MachineSpec, accel: Accel) -> String {
 
 /// The whole command line of a machine, without the program's name.
 pub(crate) fn machine(
+    guest: GuestArch,
     spec: &MachineSpec,
     accel: Accel,
     version: Version,
@@ -100,7 +108,7 @@ pub(crate) fn machine(
         args.push(value);
     };
     option("-name", with_path("guest=", Path::new(&spec.name), ",process=slipway-vm"));
-    option("-machine", "q35,memory-backend=mem0,vmport=off,smm=off".into());
+    option("-machine", format!("{},memory-backend=mem0", guest.board()).into());
     // Shared, because the vhost-user devices read the guest's memory.
     option("-object", format!("memory-backend-memfd,id=mem0,size={}M,share=on", spec.memory_mib).into());
     option("-m", format!("{}M", spec.memory_mib).into());
@@ -139,7 +147,7 @@ pub(crate) fn machine(
     }
     option("-chardev", with_path("socket,id=qmp0,path=", qmp_socket, ",server=on,wait=off"));
     option("-mon", "chardev=qmp0,mode=control".into());
-    args.extend(accelerator(accel, version));
+    args.extend(accelerator(guest, accel, version));
     args.extend(hardening());
     args.extend(console());
     args
@@ -168,16 +176,24 @@ mod tests {
     }
 
     fn line(accel: Accel, version: Version, vsock: Vsock) -> String {
-        machine(&spec(), accel, version, vsock, Path::new("/r/vsock.sock"), Path::new("/r/qmp.sock"))
-            .iter()
-            .map(|w| w.to_string_lossy().into_owned())
-            .collect::<Vec<_>>()
-            .join("\n")
+        machine(
+            GuestArch::X86_64,
+            &spec(),
+            accel,
+            version,
+            vsock,
+            Path::new("/r/vsock.sock"),
+            Path::new("/r/qmp.sock"),
+        )
+        .iter()
+        .map(|w| w.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
     }
 
     #[test]
     fn the_whole_command_line_is_as_it_was() {
-        let expected = "-name\nguest=default,process=slipway-vm\n-machine\nq35,memory-backend=mem0,vmport=off,smm=off\n\
+        let expected = "-name\nguest=default,process=slipway-vm\n-machine\nq35,vmport=off,smm=off,memory-backend=mem0\n\
             -object\nmemory-backend-memfd,id=mem0,size=2048M,share=on\n-m\n2048M\n-smp\n2\n-kernel\n/i/kernel\n\
             -initrd\n/i/initramfs\n-append\nconsole=ttyS0 quiet mitigations=off\n\
             -blockdev\ndriver=raw,node-name=root,file.driver=file,file.filename=/i/root.erofs,file.locking=on,read-only=on\n\
@@ -203,6 +219,24 @@ mod tests {
         let line_10 = line(Accel::Tcg, Version::new(10, 0), Vsock::VhostUser);
         assert!(line_10.contains("tcg,thread=multi,tb-size=512\n-cpu\nmax,-la57\n"));
         assert!(line(Accel::Kvm, Version::new(7, 2), Vsock::VhostUser).contains("-accel\nkvm\n-cpu\nhost\n"));
+    }
+
+    #[test]
+    fn an_arm64_guest_gets_its_own_board_and_nothing_of_a_pc() {
+        let words = machine(
+            GuestArch::Aarch64,
+            &spec(),
+            Accel::Tcg,
+            Version::new(7, 2),
+            Vsock::VhostUser,
+            Path::new("/v"),
+            Path::new("/q"),
+        );
+        let line: Vec<_> = words.iter().map(|w| w.to_string_lossy()).collect();
+        let line = line.join("\n");
+        assert!(line.contains("-machine\nvirt,gic-version=max,highmem=on,memory-backend=mem0\n"), "{line}");
+        assert!(line.contains("-cpu\nmax,pauth-impdef=on\n"), "{line}");
+        assert!(!line.contains("q35") && !line.contains("cx16") && !line.contains("smm"), "{line}");
     }
 
     #[test]

@@ -7,8 +7,8 @@
 #![allow(unsafe_code)] // One `pre_exec`, so that QEMU dies with the process that owns it.
 
 mod accel;
+mod arch;
 mod args;
-mod console;
 mod machine;
 mod version;
 
@@ -19,13 +19,12 @@ use slipway_vm::{Accel, AccelChoice, Capabilities, Driver, DriverError, Machine,
 use slipway_vsock::GuestCid;
 use tokio::process::Command;
 
+pub use crate::arch::GuestArch;
 use crate::{
     args::Vsock,
     version::{OLDEST, Version},
 };
 
-/// The program's name, as searched in `PATH` and as shown to a person.
-const PROGRAM: &str = "qemu-system-x86_64";
 /// Context id of the guest. With our own device it means nothing outside one QEMU; with the kernel's it would clash
 /// between machines, so the profile's machine would need its own: see `Vsock::Kernel`.
 const CID: u32 = 3;
@@ -35,6 +34,8 @@ const CID: u32 = 3;
 pub struct QemuConfig {
     /// QEMU; `None` searches `PATH`.
     pub binary: Option<PathBuf>,
+    /// The processor that the kernel and the image are for.
+    pub guest: GuestArch,
     /// Kernel with which an accelerator is tried.
     pub probe_kernel: PathBuf,
     /// Where the accelerator's verdict is remembered until the host or QEMU changes.
@@ -61,8 +62,9 @@ impl QemuDriver {
     }
 
     async fn qemu(&self) -> Result<Qemu, DriverError> {
-        let missing = || DriverError::NotInstalled { program: PROGRAM.into() };
-        let binary = self.config.binary.clone().unwrap_or_else(|| PROGRAM.into());
+        let program = self.config.guest.program();
+        let missing = || DriverError::NotInstalled { program: program.into() };
+        let binary = self.config.binary.clone().unwrap_or_else(|| program.into());
         let output = Command::new(&binary).arg("--version").output().await.map_err(|source| {
             if source.kind() == std::io::ErrorKind::NotFound {
                 missing()
@@ -74,7 +76,7 @@ impl QemuDriver {
         let full = text.lines().next().unwrap_or_default().trim_start_matches("QEMU emulator version ");
         let full = full.split(' ').next().unwrap_or_default().to_owned();
         let too_old = |found: String| DriverError::TooOld {
-            program: PROGRAM.into(),
+            program: program.into(),
             found,
             needed: OLDEST.to_string(),
         };
@@ -150,6 +152,6 @@ impl Driver for QemuDriver {
         }
         let qemu = self.qemu().await?;
         let capabilities = self.capabilities(&qemu, spec.accel).await?;
-        machine::start(&qemu, spec, capabilities, vsock_device()).await
+        machine::start(&qemu, self.config.guest, spec, capabilities, vsock_device()).await
     }
 }

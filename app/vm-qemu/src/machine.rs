@@ -11,7 +11,10 @@ use std::{
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use qapi::{futures::QapiService, futures::QmpStreamTokio, qmp};
-use slipway_vm::{Capabilities, DriverError, ExitReason, Machine, MachineSpec, Stall};
+use slipway_vm::{
+    Capabilities, DriverError, ExitReason, Machine, MachineSpec, Stall,
+    console::{self, Tail},
+};
 use slipway_vsock::{GuestCid, Transport, af_vsock::KernelVsock, vhost_user::VhostUserVsock};
 use tokio::{
     io::WriteHalf,
@@ -22,12 +25,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    CID, Qemu, args,
-    args::Vsock,
-    command,
-    console::{self, Tail},
-};
+use crate::{CID, GuestArch, Qemu, args, args::Vsock, command};
 
 /// How long QEMU may take to open its QMP socket and greet.
 const QMP_PATIENCE: Duration = Duration::from_secs(10);
@@ -67,6 +65,7 @@ struct QemuMachine {
 
 pub(crate) async fn start(
     qemu: &Qemu,
+    guest: GuestArch,
     spec: &MachineSpec,
     capabilities: Capabilities,
     vsock: Vsock,
@@ -92,7 +91,7 @@ pub(crate) async fn start(
         }
     };
     let mut child = command(qemu)
-        .args(args::machine(spec, capabilities.accel, qemu.version, vsock, &vsock_socket, &qmp_socket))
+        .args(args::machine(guest, spec, capabilities.accel, qemu.version, vsock, &vsock_socket, &qmp_socket))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

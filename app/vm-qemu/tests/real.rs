@@ -10,7 +10,7 @@ use std::{
 
 use slipway_protocol::ports::CONTROL;
 use slipway_vm::{Accel, AccelChoice, Driver, DriverError, ExitReason, Machine, MachineSpec};
-use slipway_vm_qemu::{QemuConfig, QemuDriver};
+use slipway_vm_qemu::{GuestArch, QemuConfig, QemuDriver};
 use slipway_vsock::ConnectError;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -49,8 +49,12 @@ fn bench() -> Option<Bench> {
         accel: AccelChoice::Tcg,
         share_socket: None,
     };
-    let config =
-        QemuConfig { binary: None, probe_kernel: kernel, verdict_file: dir.path().join("accel.json") };
+    let config = QemuConfig {
+        binary: None,
+        guest: GuestArch::HOST,
+        probe_kernel: kernel,
+        verdict_file: dir.path().join("accel.json"),
+    };
     Some(Bench { driver: QemuDriver::new(config), spec, dir })
 }
 
@@ -130,6 +134,7 @@ async fn an_accelerator_is_chosen_by_what_runs_a_guest_within_ten_seconds() {
 #[tokio::test]
 async fn a_missing_qemu_is_named() {
     let config = QemuConfig {
+        guest: GuestArch::HOST,
         binary: Some("/nonexistent/qemu-system-x86_64".into()),
         probe_kernel: "/nonexistent".into(),
         verdict_file: "/nonexistent".into(),

@@ -10,7 +10,7 @@ use std::{
 
 use slipway_protocol::ports::GuestPort;
 use slipway_vm::{AccelChoice, Driver, ExitReason, Machine, MachineSpec};
-use slipway_vm_qemu::{QemuConfig, QemuDriver};
+use slipway_vm_qemu::{GuestArch, QemuConfig, QemuDriver};
 use slipway_vsock::{ConnectError, GuestStream, Transport};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -93,7 +93,12 @@ async fn boot(dir: &Path, kernel: PathBuf, guest: &Path) -> Box<dyn Machine> {
         accel: AccelChoice::Auto,
         share_socket: None,
     };
-    let config = QemuConfig { binary: None, probe_kernel: kernel, verdict_file: dir.join("accel.json") };
+    let config = QemuConfig {
+        binary: None,
+        guest: GuestArch::HOST,
+        probe_kernel: kernel,
+        verdict_file: dir.join("accel.json"),
+    };
     let machine = QemuDriver::new(config).start(&spec).await.expect("starts");
     let deadline = Instant::now() + Duration::from_secs(120);
     loop {

@@ -2,6 +2,7 @@
 //!
 //! Calls arrive in the order `probe`, `start`; `start` returns when the VM process exists, not when the guest has booted.
 
+pub mod console;
 pub mod fake;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -63,6 +64,10 @@ pub enum Accel {
     Kvm,
     /// Software emulation.
     Tcg,
+    /// macOS' Virtualization.framework.
+    Vz,
+    /// Windows' Hyper-V.
+    Hyperv,
 }
 
 /// What a driver found out about this host; shown by `status` and `doctor`.
@@ -74,8 +79,19 @@ pub struct Capabilities {
     pub accel: Accel,
     /// Why it is not the faster one, when it is not; for a person.
     pub accel_reason: Option<String>,
-    /// `vhost-user-vsock` or `vsock`.
+    /// `vhost-user-vsock`, `vsock`, `vz-vsock` or `hvsocket`.
     pub transport: String,
+}
+
+/// A folder that the hypervisor itself shares with the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedFolder {
+    /// The name by which the guest finds it.
+    pub name: String,
+    /// Where it is on the host.
+    pub path: PathBuf,
+    /// The guest cannot change it.
+    pub read_only: bool,
 }
 
 /// Why a machine ended.
@@ -192,6 +208,13 @@ pub trait Machine: Send {
     async fn kill(&mut self, grace: Duration) -> Result<(), DriverError>;
     /// Whether and why the virtual CPUs stand still unasked.
     fn stall(&self) -> watch::Receiver<Option<Stall>>;
+    /// Shares exactly these folders from now on, where the hypervisor shares folders itself.
+    ///
+    /// # Errors
+    /// [`DriverError`]; with QEMU always, because there the share server does it.
+    async fn share(&mut self, _folders: &[SharedFolder]) -> Result<(), DriverError> {
+        Err(DriverError::BadSpec("this hypervisor shares no folders itself".into()))
+    }
     /// The end of what the guest wrote to its console, at most 64 KiB: the evidence when a boot fails.
     fn console_tail(&self) -> Vec<u8>;
     /// Resolves once the VM ended. Cancel-safe.

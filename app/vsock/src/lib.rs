@@ -15,6 +15,8 @@ pub mod dial;
 pub mod fuzzing;
 #[cfg(unix)]
 pub mod memory;
+#[cfg(windows)]
+pub mod pipe;
 #[cfg(unix)]
 mod splice;
 #[cfg(target_os = "linux")]

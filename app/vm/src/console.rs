@@ -18,10 +18,11 @@ const ROTATE_AT: u64 = 5 * 1024 * 1024;
 
 /// The end of the console, shared between the reader and whoever reports a failure.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Tail(Arc<Mutex<VecDeque<u8>>>);
+pub struct Tail(Arc<Mutex<VecDeque<u8>>>);
 
 impl Tail {
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    /// What is kept of it.
+    pub fn bytes(&self) -> Vec<u8> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
@@ -34,7 +35,7 @@ impl Tail {
 }
 
 /// Reads the console until the VM ends. A full disk costs the log, never the VM.
-pub(crate) async fn keep(mut from: impl AsyncRead + Unpin, log: PathBuf, tail: Tail) {
+pub async fn keep(mut from: impl AsyncRead + Unpin, log: PathBuf, tail: Tail) {
     let mut file = open(&log).await;
     let mut written = match &file {
         Some(f) => f.metadata().await.map_or(0, |m| m.len()),
