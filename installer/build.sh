@@ -23,7 +23,7 @@ build_image() {
         say "the guest image is built already"
         return
     fi
-    say "building the guest image (the first time fetches about 220 MB of Debian packages)"
+    say "building the guest image (the first time fetches about 290 MB of Debian packages)"
     "$BIN_DIR/slipway-image" build --out "$out" --agent "$STATIC_DIR/slipway-agent" --welcome "$STATIC_DIR/slipway-welcome"
     # Read again: a mirror that no longer has a pinned package makes the builder write the lock anew.
     image_inputs >"$out.inputs"

@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong ─▶ one machine for all: engine, streams, cli, ports, publishing, network, registries, shares, events, load ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong ─▶ one machine for all: engine, streams, platforms, cli, ports, publishing, network, registries, shares, events, load ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -15,6 +15,7 @@ mod engine;
 mod events;
 mod load;
 mod network;
+mod platforms;
 mod ports;
 mod publishing;
 mod registries;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
     let groups = [
         engine::TESTS,
         streams::TESTS,
+        platforms::TESTS,
         cli::TESTS,
         ports::TESTS,
         publishing::TESTS,

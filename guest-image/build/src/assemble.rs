@@ -93,6 +93,14 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
                 tools.push((path.rsplit('/').next().unwrap_or(path).to_owned(), program));
             }
             Role::Guest => {
+                if let Some(only) = definition.packages.only.get(&locked.name) {
+                    tree.keep_matching(only);
+                    for pattern in only {
+                        if !tree.nodes().keys().any(|path| matches_pattern(pattern, path)) {
+                            bail!("`{}` has no `{pattern}`", locked.name);
+                        }
+                    }
+                }
                 let kept = |path: &str| !definition.drop.iter().any(|pattern| matches_pattern(pattern, path));
                 let size =
                     |node: &Node| if let Node::File { bytes, .. } = node { bytes.len() as u64 } else { 0 };
@@ -267,12 +275,13 @@ mod tests {
         definition.kernel.initramfs = vec!["disk".into()];
         definition.kernel.modules = vec!["net".into()];
         definition.host_tools.programs = [("cli".to_owned(), "usr/bin/docker".to_owned())].into();
+        definition.packages.only = [("emulators".to_owned(), vec!["usr/bin/qemu-a".to_owned()])].into();
         definition
     }
 
     fn build(dir: &Path, key: &Path) -> PathBuf {
         let module = b"\x7fELF\0depends=\0";
-        let packages: [(&str, Role, Vec<u8>); 3] = [
+        let packages: [(&str, Role, Vec<u8>); 4] = [
             (
                 "kernel",
                 Role::Kernel,
@@ -290,6 +299,11 @@ mod tests {
                     ("./usr/share/doc/engine/copyright", 0o644, b"words"),
                     ("./usr/share/ca-certificates/a.crt", 0o644, b"A"),
                 ]),
+            ),
+            (
+                "emulators",
+                Role::Guest,
+                package(&[("./usr/bin/qemu-a", 0o755, b"a"), ("./usr/bin/qemu-b", 0o755, b"b")]),
             ),
             ("cli", Role::HostTool, package(&[("./usr/bin/docker", 0o755, b"docker")])),
         ];
@@ -352,6 +366,8 @@ mod tests {
         assert!(unpacked.join("etc/slipway/guest.json").exists(), "furnished");
         let ours = unpacked.join("usr/lib/modules/6/extra/slipway_fsnotify.ko");
         assert!(ours.exists(), "with our own module");
+        let taken = |name| unpacked.join("usr/bin").join(name).exists();
+        assert!(taken("qemu-a") && !taken("qemu-b"), "of some packages only what is asked for");
         assert!(!unpacked.join("usr/share/doc").exists(), "trimmed");
     }
 }

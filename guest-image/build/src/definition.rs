@@ -49,6 +49,9 @@ pub(crate) struct Packages {
     pub(crate) suite: String,
     pub(crate) install: Vec<String>,
     pub(crate) without: Vec<String>,
+    /// Package, and the patterns of the only paths that are taken out of it.
+    #[serde(default)]
+    pub(crate) only: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

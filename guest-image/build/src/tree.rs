@@ -93,6 +93,13 @@ impl Tree {
         }
     }
 
+    /// Leaves out everything that no pattern fits, but for folders.
+    pub(crate) fn keep_matching(&mut self, patterns: &[String]) {
+        self.nodes.retain(|path, node| {
+            matches!(node, Node::Dir { .. }) || patterns.iter().any(|pattern| matches_pattern(pattern, path))
+        });
+    }
+
     /// Leaves out everything that a pattern fits, and folders that are empty after that.
     pub(crate) fn drop_matching(&mut self, patterns: &[String]) {
         self.nodes.retain(|path, node| {

@@ -6,6 +6,9 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
+// musl's requests are signed, and the constants are not: the casts change nothing but the type.
+use libc::Ioctl;
+
 /// How the guest is attached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Network {
@@ -47,8 +50,8 @@ impl Network {
         let socket = socket()?;
         up(&socket, "lo")?;
         let mask = Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0));
-        set(&socket, interface, libc::SIOCSIFADDR, self.address)?;
-        set(&socket, interface, libc::SIOCSIFNETMASK, mask)?;
+        set(&socket, interface, libc::SIOCSIFADDR as Ioctl, self.address)?;
+        set(&socket, interface, libc::SIOCSIFNETMASK as Ioctl, mask)?;
         up(&socket, interface)?;
         route(&socket, self.gateway)
     }
@@ -91,7 +94,7 @@ fn named(what: &str, interface: &str) -> io::Error {
     io::Error::new(error.kind(), format!("failed to set the {what} of {interface}: {error}"))
 }
 
-fn set(socket: &OwnedFd, interface: &str, what: libc::Ioctl, address: Ipv4Addr) -> io::Result<()> {
+fn set(socket: &OwnedFd, interface: &str, what: Ioctl, address: Ipv4Addr) -> io::Result<()> {
     let mut request = request(interface);
     request.ifr_ifru.ifru_addr = sockaddr(address);
     // SAFETY: these requests read an `ifreq`, which lives until the call is over.
@@ -105,7 +108,7 @@ fn up(socket: &OwnedFd, interface: &str) -> io::Result<()> {
     let mut request = request(interface);
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the request reads an `ifreq`, which lives until the call is over.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) } < 0 {
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as Ioctl, &raw mut request) } < 0 {
         return Err(named("state", interface));
     }
     Ok(())
@@ -119,7 +122,7 @@ fn route(socket: &OwnedFd, gateway: Ipv4Addr) -> io::Result<()> {
     route.rt_gateway = sockaddr(gateway);
     route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
     // SAFETY: the request reads an `rtentry`, which lives until the call is over.
-    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const route) } < 0 {
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT as Ioctl, &raw const route) } < 0 {
         let error = io::Error::last_os_error();
         return Err(io::Error::new(error.kind(), format!("failed to route through {gateway}: {error}")));
     }

@@ -3,13 +3,14 @@
 //! ```text
 //! power-on ─kernel─▶ stage 1 (initramfs): modules, root disk, switch root ─exec─▶ stage 2 (real root):
 //!   mounts ─┬─ listen on vsock
-//!           ├─ data-disk ─▶ containerd ─┐
-//!           ├─ modules, network ────────┴─▶ dockerd ─▶ engine answers ─▶ images
+//!           ├─ data-disk ─▶ containerd ────────────┐
+//!           ├─ modules, emulators, network ────────┴─▶ dockerd ─▶ engine answers ─▶ images
 //!           └─ power-off asked ─▶ services stop ─▶ unmount ─▶ off
 //! ```
 
 use std::{ffi::CString, fs::File, io, path::Path};
 
+mod emulators;
 mod mounts;
 mod power;
 mod stage1;

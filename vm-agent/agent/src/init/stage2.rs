@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{STAGE1_AT, load_module, mounts, power, power::Running};
+use super::{STAGE1_AT, emulators, load_module, mounts, power, power::Running};
 use crate::{
     clock,
     configuration::Configuration,
@@ -221,11 +221,17 @@ impl Boot {
         }
     }
 
-    /// Loads the modules and configures the network. Without a module something may not work; without both nothing stops.
+    /// Loads the modules, registers the emulators and configures the network. Without one of them something may not work;
+    /// without all nothing stops.
     async fn network(self: Arc<Self>, modules: Vec<String>, guest: &Guest) {
         self.board.begin("network");
         let boot = Arc::clone(&self);
-        let loaded = tokio::task::spawn_blocking(move || boot.modules(&modules)).await;
+        let loaded = tokio::task::spawn_blocking(move || {
+            let mut wrong = boot.modules(&modules);
+            wrong.extend(emulators::register());
+            wrong
+        });
+        let loaded = loaded.await;
         let mut wrong = loaded.unwrap_or_else(|error| vec![error.to_string()]);
         // Again, because some keys appear with their modules.
         mounts::sysctls();
