@@ -8,6 +8,7 @@ mod config;
 mod desktop;
 mod follow;
 mod image;
+#[cfg_attr(not(target_os = "linux"), path = "inner_elsewhere.rs")]
 mod inner;
 mod integrate;
 mod logs;
