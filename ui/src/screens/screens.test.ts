@@ -87,6 +87,7 @@ describe("settings", () => {
     expect(kindOf(setting("a", "`true` or `false`"))).toEqual({ is: "switch" });
     expect(kindOf(setting("a", "`auto` or `kvm` or `tcg`"))).toEqual({ is: "choice", words: ["auto", "kvm", "tcg"] });
     expect(kindOf(setting("a", "a whole number from 1 to 256"))).toEqual({ is: "number", from: 1, to: 256 });
+    expect(kindOf(setting("a", "`auto`, `none`, or an address such as `http://proxy:3128`"))).toEqual({ is: "text" });
     expect(kindOf(setting("a", "a size of at least 512MiB, such as `4GiB`"))).toEqual({ is: "text" });
   });
   it("that nobody here has heard of are within reach", () => {

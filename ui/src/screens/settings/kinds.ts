@@ -12,7 +12,8 @@ export function kindOf(setting: Setting): Kind {
   const number = /from (\d+) to (\d+)/.exec(setting.expected);
   if (number) return { is: "number", from: Number(number[1]), to: Number(number[2]) };
   if (words.length === 2 && words.includes("true") && words.includes("false")) return { is: "switch" };
-  if (words.length > 1) return { is: "choice", words };
+  // Words and nothing else: "`auto`, or an address such as `http://proxy:3128`" takes more than these two.
+  if (/^`[^`]+`( or `[^`]+`)+$/.test(setting.expected)) return { is: "choice", words };
   return { is: "text" };
 }
 
