@@ -9,8 +9,9 @@ build_programs() {
     say "building slipway and its image builder ($1)"
     cargo build --locked --quiet --profile "$1" -p slipway -p slipway-image
     say "building the guest's agent and the welcome program"
-    # Static, because they run where no library is.
-    RUSTFLAGS="-C target-feature=+crt-static" \
+    # Static, because they run where no library is; at a fixed address, because dockerd starts the agent's stand-ins by the
+    # hundred, and a program that relocates itself first touches most of its pages.
+    RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
         cargo build --locked --quiet --profile agent --target "$HOST_TARGET" -p slipway-agent -p slipway-welcome
     BIN_DIR=$PWD/target/$([ "$1" = dev ] && echo debug || echo "$1")
 }

@@ -58,6 +58,8 @@ pub(crate) struct Inside {
 #[derive(Debug)]
 pub(crate) struct Guest {
     pub(crate) inside: watch::Receiver<Inside>,
+    /// Those that listen to the engine's events.
+    listeners: JoinSet<()>,
     _tasks: JoinSet<()>,
 }
 
@@ -71,8 +73,8 @@ impl Guest {
         power_on_ms: u64,
     ) -> Self {
         let (tell, inside) = watch::channel(Inside::default());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(ports::follow(shim.clone(), Arc::clone(context)));
+        let (mut tasks, mut listeners) = (JoinSet::new(), JoinSet::new());
+        listeners.spawn(ports::follow(shim.clone(), Arc::clone(context)));
         tasks.spawn(configure::attend(Arc::clone(context), board.clone(), inside.clone()));
         tasks.spawn(follow_logs(shim.clone(), machine, Arc::clone(context)));
         let shares = &context.shares;
@@ -81,9 +83,14 @@ impl Guest {
             let reviewer = shares::Reviewer::new(Arc::clone(shares), context.paths.clone());
             tasks.spawn(reviewer.run(shim.clone(), asked));
         }
-        tasks.spawn(shares::follow(Arc::clone(shares), shim.clone(), inside.clone(), board.clone()));
+        listeners.spawn(shares::follow(Arc::clone(shares), shim.clone(), inside.clone(), board.clone()));
         tasks.spawn(Looker { shim, board, power_on_ms, tell }.run());
-        Self { inside, _tasks: tasks }
+        Self { inside, listeners, _tasks: tasks }
+    }
+
+    /// Leaves the engine alone: dockerd waits five seconds at its end for whoever still listens to its events.
+    pub(crate) fn leave_engine(&mut self) {
+        self.listeners.abort_all();
     }
 }
 

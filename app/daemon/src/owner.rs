@@ -416,7 +416,8 @@ async fn changed(live: Option<&mut Live>) {
 }
 
 /// Ends a machine: in order when the agent answers, by force otherwise.
-async fn down(live: Live, request: &StopRequest) {
+async fn down(mut live: Live, request: &StopRequest) {
+    live.guest.leave_engine();
     let time = request.timeout_s.map_or(live.stop_timeout, Duration::from_secs);
     let agent = live.guest.inside.borrow().agent.clone();
     let mut life = live.shim.life();

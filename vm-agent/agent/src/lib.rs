@@ -3,6 +3,7 @@
 //! ```text
 //! PID 1 in the initramfs ──exec──▶ `slipway-agent init` (PID 1 on the real root) ──▶ serves until power-off
 //! `slipway-agent serve --dir DIR` ──▶ the same server on unix sockets, without mounts, for tests on a host
+//! `iptables …` (a link to it) ──▶ spares dockerd most starts of the real one
 //! `docker-proxy …` (a link to it) ──▶ stands in for docker-proxy, one process for each published port
 //! ```
 //!
@@ -19,6 +20,7 @@ mod exec;
 mod file_events;
 mod guest;
 mod init;
+mod iptables;
 mod listen;
 pub mod logs;
 mod names;
@@ -33,6 +35,7 @@ mod shares;
 mod tool;
 
 pub use init::{stage1, stage2};
+pub use iptables::run as iptables;
 pub use ports::stand_in::run as docker_proxy;
 pub use tool::serve as serve_on_host;
 
