@@ -34,3 +34,18 @@ image_inputs() {
     sha256sum guest-image/slipway.yaml guest-image/slipway.lock guest-image/fsnotify/* "$BIN_DIR/slipway-image" \
         "$STATIC_DIR/slipway-agent" "$STATIC_DIR/slipway-welcome"
 }
+
+# The window's pages, into ui/dist.
+build_pages() {
+    say "building the pages"
+    if ! cmp -s ui/package-lock.json ui/node_modules/.slipway-lock; then
+        (cd ui && npm ci --silent --no-audit --no-fund) && cp ui/package-lock.json ui/node_modules/.slipway-lock
+    fi
+    (cd ui && npm run --silent build)
+}
+
+# build_window PROFILE: needs the pages.
+build_window() {
+    say "building the window ($1)"
+    cargo build --locked --quiet --profile "$1" -p slipway-desktop --features window
+}

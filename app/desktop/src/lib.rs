@@ -15,6 +15,10 @@ mod exchange;
 pub mod platform;
 pub mod serve;
 mod transfer;
+#[cfg(feature = "window")]
+mod window;
 
 pub use exchange::Answered;
 pub use transfer::Transfer;
+#[cfg(feature = "window")]
+pub use window::run;

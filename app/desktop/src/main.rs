@@ -67,6 +67,12 @@ fn serve(cli: &Cli, paths: &Paths) -> Ended {
     })
 }
 
+#[cfg(feature = "window")]
+fn window(cli: &Cli, paths: &Paths) -> Ended {
+    slipway_desktop::run(paths.api_sock(), cli.profile.clone(), cli.minimized)
+}
+
+#[cfg(not(feature = "window"))]
 fn window(cli: &Cli, _: &Paths) -> Ended {
     let shown = if cli.minimized { "its tray" } else { "its window" };
     Err(format!("this program was built without {shown}; `--serve` shows the same pages in a browser").into())
