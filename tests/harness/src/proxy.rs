@@ -16,7 +16,7 @@ const HEAD: usize = 64 << 10;
 /// How long a connection may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Forwards plain requests, whatever host they name, and refuses tunnels; ends when it is dropped.
+/// Forwards plain requests and tunnels, whatever host they name; ends when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -79,16 +79,15 @@ fn serve(mut client: TcpStream, server: SocketAddr, asked: &Mutex<Vec<String>>) 
     let mut words = first.split(' ');
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     asked.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{method} {target}"));
-    let Some((_, path)) =
-        target.strip_prefix("http://").map(|rest| rest.split_once('/').unwrap_or((rest, "")))
-    else {
-        return client
-            .write_all(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    };
     let mut upstream = TcpStream::connect(server)?;
     upstream.set_read_timeout(Some(SILENCE))?;
-    // One request for each connection: then nothing has to be understood of lengths.
-    write!(upstream, "{method} /{path} HTTP/1.1\r\nConnection: close\r\n{fields}")?;
+    match target.strip_prefix("http://").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) {
+        // One request for each connection: then nothing has to be understood of lengths.
+        Some((_, path)) => {
+            write!(upstream, "{method} /{path} HTTP/1.1\r\nConnection: close\r\n{fields}")?;
+        }
+        None => client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?,
+    }
     let (mut from_client, mut to_server) = (client.try_clone()?, upstream.try_clone()?);
     let sending = std::thread::spawn(move || {
         let _ = io::copy(&mut from_client, &mut to_server);
