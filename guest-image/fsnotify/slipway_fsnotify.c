@@ -89,7 +89,8 @@ static unsigned int last_move;
 static struct path arrived[MOVES];
 static unsigned int last_arrived;
 
-/* A move whose other half never comes, and names that came: not for longer than events of one deed take to arrive. */
+/* After this time the events of one deed have arrived, on the busiest machine. */
+#define SETTLED	(5 * HZ)
 static void tidy(struct work_struct *work);
 static DECLARE_DELAYED_WORK(tidying, tidy);
 
@@ -131,7 +132,7 @@ static struct move *move_for(u32 host)
 	last_move = (last_move + 1) % MOVES;
 	drop_move(&moves[last_move]);
 	moves[last_move] = (struct move){ .host = host, .guest = fsnotify_get_cookie() };
-	mod_delayed_work(system_wq, &tidying, HZ);
+	mod_delayed_work(system_wq, &tidying, SETTLED);
 	return &moves[last_move];
 }
 
@@ -295,8 +296,8 @@ static void moved_here(struct batch *batch, struct dentry *known, const struct q
 	if (before && (!now || d_inode(before) != d_inode(now)))
 		fsnotify_link_count(d_inode(before));
 	if (now) {
+		/* Not asked how it is now: it may be gone by now, and nobody is to hear of that before its turn. */
 		fsnotify_inode(d_inode(now), FS_MOVE_SELF);
-		refresh(batch->at.mnt, now);
 		last_arrived = (last_arrived + 1) % MOVES;
 		drop_path(&arrived[last_arrived]);
 		arrived[last_arrived] = (struct path){ .mnt = mntget(batch->at.mnt), .dentry = now };
