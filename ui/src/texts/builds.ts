@@ -10,6 +10,7 @@ export const builds = {
   empty: "No builds yet",
   emptyBody: "Every docker build is here afterwards, with its steps, its times and its errors.",
   failed: "The history of builds could not be read",
+  showCache: "Show the build cache",
   unknown: "This build could not be read",
   cached: "Cached",
   noLog: "This step said nothing",
