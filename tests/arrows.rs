@@ -59,6 +59,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-image", &["slipway-manifest"]),
     ("slipway-welcome", &[]),
     ("slipway-tests", &[]),
+    ("slipway-test-ui", &["slipway-test-harness"]),
     ("slipway-test-guest", &[]),
     ("slipway-test-harness", &[]),
     ("slipway-bench", &["slipway-test-harness"]),

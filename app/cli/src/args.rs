@@ -143,6 +143,12 @@ pub(crate) enum Verb {
         #[arg(long)]
         detach: bool,
     },
+    /// (inner) write the manual pages into a folder, for a package
+    #[command(hide = true)]
+    Man {
+        /// where to
+        dir: PathBuf,
+    },
     /// (inner) serve host folders to the machine of the process that owns it
     #[command(hide = true)]
     Share,

@@ -63,6 +63,9 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         clap_complete::generate(shell, &mut Cli::command(), "slipway", &mut script);
         return say.data(&String::from_utf8_lossy(&script)).map(|()| 0);
     }
+    if let Verb::Man { dir } = verb {
+        return clap_mangen::generate_to(Cli::command(), dir).map(|()| 0).map_err(Fail::from);
+    }
     let session = Session::new(profile, say)?;
     match verb {
         Verb::Start(how) => start::start(&session, &how).await,
@@ -82,6 +85,6 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Version { json } => integrate::version(&session, json).await,
         Verb::Desktop => desktop::desktop(&session).await,
         Verb::Daemon { .. } => session.ensured().await.map(|_| 0),
-        Verb::Completion { .. } | Verb::Shim { .. } | Verb::Share => Ok(0),
+        Verb::Completion { .. } | Verb::Man { .. } | Verb::Shim { .. } | Verb::Share => Ok(0),
     }
 }

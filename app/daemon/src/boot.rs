@@ -56,6 +56,7 @@ pub(crate) async fn boot(
         blocking(move || {
             let settings = config::with(&context.paths, &overrides)?;
             config::remember(&context.paths)?;
+            image::provide(&context.paths, &context.exe)?;
             let manifest = image::check(&context.paths)?;
             prepare_disk(&context.paths.data_disk(), settings.disk.as_bytes())?;
             Ok((settings, manifest))

@@ -27,6 +27,31 @@ fn io_problem(act: &str, path: &Path, error: &io::Error) -> Problem {
     Problem::new("image-install", format!("failed to {act} `{}`", path.display())).because(error.to_string())
 }
 
+/// The image that a package brought along with the program.
+fn packaged(exe: &Path) -> Option<PathBuf> {
+    let dir = exe.parent()?.parent()?.join("share/slipway/image");
+    dir.join(MANIFEST).is_file().then_some(dir)
+}
+
+/// Installs the image of the package that `exe` is from: where there is none, or another one that the same key signed, as
+/// after an upgrade. An image of the person's own stays. Blocks.
+pub(crate) fn provide(paths: &Paths, exe: &Path) -> Result<(), Problem> {
+    let Some(dir) = packaged(exe) else { return Ok(()) };
+    let read = |file: PathBuf| std::fs::read(file).ok();
+    let installed = read(paths.image_dir().join(MANIFEST));
+    let ours = read(pinned(paths))
+        .is_some_and(|pin| read(dir.join(KEY)).is_some_and(|key| key.trim_ascii() == pin.trim_ascii()));
+    let wanted = match &installed {
+        None => true,
+        Some(manifest) => ours && read(dir.join(MANIFEST)).as_ref() != Some(manifest),
+    };
+    if wanted {
+        // What the package brought is as trusted as the program itself.
+        install(paths, &ImageRequest { dir, trust_key: installed.is_none() })?;
+    }
+    Ok(())
+}
+
 /// Checks the installed image. Blocks for as long as reading it takes.
 pub(crate) fn check(paths: &Paths) -> Result<Manifest, Problem> {
     let dir = paths.image_dir();
