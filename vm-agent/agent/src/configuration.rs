@@ -48,7 +48,8 @@ pub struct Configuration {
     /// Where files go; `None` in the agent that runs on a host, which is not its to configure.
     files: Option<PathBuf>,
     state: Mutex<State>,
-    told: watch::Sender<bool>,
+    /// The host has said something, which is being put in force or is.
+    heard: watch::Sender<bool>,
     /// What services find in their environment when they start.
     environment: watch::Sender<Vec<String>>,
 }
@@ -79,29 +80,32 @@ impl Configuration {
         Self {
             files: None,
             state: Mutex::default(),
-            told: watch::Sender::new(false),
+            heard: watch::Sender::new(false),
             environment: watch::Sender::default(),
         }
     }
 
-    /// Waits until the host has said something; false when it did not in time. Cancel-safe.
-    pub(crate) async fn told(&self, patience: Duration) -> bool {
-        let mut told = self.told.subscribe();
-        timeout(patience, told.wait_for(|told| *told)).await.is_ok_and(|told| told.is_ok())
+    /// Waits until what the host says is in force. When it says nothing in time, what the engine reads is written without it, and
+    /// the answer is false.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub(crate) async fn ready(&self, patience: Duration, reaper: &Reaper) -> io::Result<bool> {
+        let mut heard = self.heard.subscribe();
+        // The sender lives in this; in vain is what the next line sees.
+        let _ = timeout(patience, heard.wait_for(|heard| *heard)).await;
+        // Whoever was heard has the lock until all is written, and that may take longer than hearing: dockerd is asked.
+        let _state = self.state.lock().await;
+        let heard = *heard.borrow();
+        if !heard {
+            self.write(&Configure::default(), reaper).await?;
+        }
+        Ok(heard)
     }
 
     /// What services find in their environment when they start.
     pub(crate) fn environment(&self) -> watch::Receiver<Vec<String>> {
         self.environment.subscribe()
-    }
-
-    /// Writes what the engine reads when the host says nothing.
-    ///
-    /// # Errors
-    /// What could not be written.
-    pub(crate) async fn defaults(&self, reaper: &Reaper) -> io::Result<()> {
-        let _state = self.state.lock().await;
-        self.write(&Configure::default(), reaper).await.map(drop)
     }
 
     /// Puts in force what the host says; a running engine is told if it is to read its file anew.
@@ -110,11 +114,11 @@ impl Configuration {
     /// What could not be; the rest is in force.
     pub(crate) async fn set(&self, configure: Configure, reaper: &Reaper, board: &Board) -> io::Result<()> {
         let mut state = self.state.lock().await;
+        self.heard.send_replace(true);
         let written = self.write(&configure, reaper).await;
         state.reach_host = configure.reach_host;
         state.proxies = configure.proxies.unwrap_or_default();
         let opened = self.open(&state, false, reaper).await;
-        self.told.send_replace(true);
         if *written.as_ref().unwrap_or(&false)
             && let Some(engine) = board.snapshot().services.iter().find(|service| service.name == ENGINE)
         {
@@ -168,4 +172,37 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = path.with_extension("new");
     fs::write(&aside, bytes)?;
     fs::rename(aside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As when the engine takes long to judge its own configuration, while an emulated machine boots.
+    #[tokio::test]
+    async fn what_was_heard_is_waited_for_however_long_it_takes_and_not_written_over() {
+        let files = tempfile::tempdir().expect("folder");
+        let (reaper, board) = (Reaper::new(false), Board::new());
+        let configuration = Configuration { files: Some(files.path().into()), ..Configuration::of_nothing() };
+        let pem = || std::fs::read(files.path().join("authorities.pem")).expect("written");
+        let patience = Duration::from_millis(20);
+        let asked = Configure { authorities: b"the host's".to_vec(), ..Configure::default() };
+        let slow = async {
+            let state = configuration.state.lock().await;
+            configuration.heard.send_replace(true);
+            tokio::time::sleep(patience * 10).await;
+            configuration.write(&asked, &reaper).await.expect("written");
+            drop(state);
+        };
+        let (ready, ()) = tokio::join!(configuration.ready(patience, &reaper), slow);
+        assert!(ready.expect("written"));
+        assert_eq!(pem(), b"the host's");
+
+        let silent = Configuration { files: Some(files.path().into()), ..Configuration::of_nothing() };
+        assert!(!silent.ready(patience, &reaper).await.expect("written"), "nobody said anything");
+        assert_ne!(pem(), b"the host's");
+        silent.set(asked, &reaper, &board).await.expect("written");
+        assert!(silent.ready(patience, &reaper).await.expect("written"));
+        assert_eq!(pem(), b"the host's");
+    }
 }

@@ -164,12 +164,12 @@ impl Boot {
         // Containers that start with the engine find their folders.
         let shares = self.shares(&guest, file_events);
         let settings = async {
-            if guest.configuration.told(SETTINGS_PATIENCE).await {
-                return;
-            }
-            self.logs.say("the host did not say what its settings are; the engine starts without them");
-            if let Err(error) = guest.configuration.defaults(&self.reaper).await {
-                self.logs.say(format!("failed to write the engine's own files: {error}"));
+            match guest.configuration.ready(SETTINGS_PATIENCE, &self.reaper).await {
+                Ok(true) => {}
+                Ok(false) => self
+                    .logs
+                    .say("the host did not say what its settings are; the engine starts without them"),
+                Err(error) => self.logs.say(format!("failed to write the engine's own files: {error}")),
             }
         };
         let (later, (), (), ()) = tokio::join!(disk, network, shares, settings);
