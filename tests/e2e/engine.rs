@@ -100,7 +100,8 @@ fn save_and_load(home: &Home) {
         .arg("noise")
         .run()
         .ok();
-    let long = Duration::from_secs(300);
+    // Half a gigabyte thrice through an emulated machine on a busy host.
+    let long = Duration::from_secs(900);
     home.docker(["import"]).arg(&layer).arg("big").within(long).run().ok();
     let id = home.docker(["images", "-q", "--no-trunc", "big"]).run().ok().text();
     let archive = home.path().join("saved.tar");
