@@ -271,7 +271,7 @@ fn moves(home: &Home) {
             "2 MOVED_TO 2 moved",
             "3 MOVE_SELF - ",
             "3 DELETE_SELF - ",
-            "4 MOVE_SELF|ISDIR - ",
+            "4 MOVE_SELF - ",
             "5 DELETE_SELF - ",
         ],
     );
