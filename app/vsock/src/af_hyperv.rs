@@ -9,7 +9,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
@@ -21,7 +20,7 @@ use windows_sys::{
     core::GUID,
 };
 
-use crate::{ConnectError, GuestStream, HostSocket, Transport, windows::splice_by_copy};
+use crate::{ConnectError, GuestStream, splice::Opens};
 
 /// `HV_PROTOCOL_RAW`: the only protocol of the family, and the level of its options.
 const RAW: i32 = 1;
@@ -52,8 +51,11 @@ impl HyperVSocket {
     pub fn new(vm: u128) -> Self {
         Self { vm, copies: TaskTracker::new() }
     }
+}
 
-    async fn open(&self, port: GuestPort) -> Result<TcpStream, ConnectError> {
+#[async_trait]
+impl Opens for HyperVSocket {
+    async fn open(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
         let vm = self.vm;
         // Its end is bounded by the socket's own timeout.
         let opened = tokio::task::spawn_blocking(move || dial(vm, port.0)).await;
@@ -63,11 +65,18 @@ impl HyperVSocket {
             stream.set_nonblocking(true)?;
             TcpStream::from_std(stream)
         });
-        stream.map_err(|source| match source.kind() {
-            io::ErrorKind::ConnectionRefused => ConnectError::Refused { port },
-            io::ErrorKind::TimedOut => ConnectError::TimedOut { port },
-            _ => ConnectError::Io { port, source },
-        })
+        match stream {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(source) => Err(match source.kind() {
+                io::ErrorKind::ConnectionRefused => ConnectError::Refused { port },
+                io::ErrorKind::TimedOut => ConnectError::TimedOut { port },
+                _ => ConnectError::Io { port, source },
+            }),
+        }
+    }
+
+    fn copies(&self) -> &TaskTracker {
+        &self.copies
     }
 }
 
@@ -115,23 +124,4 @@ fn started() -> io::Result<()> {
 fn last() -> io::Error {
     // SAFETY: reads a value of this thread.
     io::Error::from_raw_os_error(unsafe { WSAGetLastError() })
-}
-
-#[async_trait]
-impl Transport for HyperVSocket {
-    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
-        Ok(Box::new(self.open(port).await?))
-    }
-
-    async fn splice(
-        &self,
-        port: GuestPort,
-        host: HostSocket,
-        head: Bytes,
-    ) -> Result<(), (ConnectError, HostSocket)> {
-        match self.open(port).await {
-            Ok(guest) => splice_by_copy(&self.copies, port, host, head, Box::new(guest)).await,
-            Err(e) => Err((e, host)),
-        }
-    }
 }

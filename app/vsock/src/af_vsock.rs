@@ -1,15 +1,14 @@
 //! Streams through the kernel's own AF_VSOCK, where `/dev/vhost-vsock` gives the VM a kernel device.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tokio_vsock::{VsockAddr, VsockStream};
 
-use crate::{ConnectError, GuestCid, GuestStream, Transport, splice::splice_by_copy};
+use crate::{ConnectError, GuestCid, GuestStream, splice::Opens};
 
 /// How long the guest may take to answer: the same as our own device allows.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,11 +25,14 @@ impl KernelVsock {
     pub fn new(cid: GuestCid) -> Self {
         Self { cid, copies: TaskTracker::new() }
     }
+}
 
-    async fn open(&self, port: GuestPort) -> Result<VsockStream, ConnectError> {
+#[async_trait]
+impl Opens for KernelVsock {
+    async fn open(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
         let address = VsockAddr::new(self.cid.get(), port.0);
         match timeout(CONNECT_TIMEOUT, VsockStream::connect(address)).await {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(stream)) => Ok(Box::new(stream)),
             Ok(Err(source))
                 if matches!(
                     source.kind(),
@@ -43,23 +45,8 @@ impl KernelVsock {
             Err(_) => Err(ConnectError::TimedOut { port }),
         }
     }
-}
 
-#[async_trait]
-impl Transport for KernelVsock {
-    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
-        Ok(Box::new(self.open(port).await?))
-    }
-
-    async fn splice(
-        &self,
-        port: GuestPort,
-        host: OwnedFd,
-        head: Bytes,
-    ) -> Result<(), (ConnectError, OwnedFd)> {
-        match self.open(port).await {
-            Ok(guest) => splice_by_copy(&self.copies, port, host, head, Box::new(guest)).await,
-            Err(e) => Err((e, host)),
-        }
+    fn copies(&self) -> &TaskTracker {
+        &self.copies
     }
 }

@@ -3,12 +3,11 @@
 use std::{fmt, os::fd::OwnedFd, pin::Pin, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
 use tokio::{net::UnixStream, time::timeout};
 use tokio_util::task::TaskTracker;
 
-use crate::{ConnectError, GuestStream, HostSocket, Transport, splice::splice_by_copy};
+use crate::{ConnectError, GuestStream, splice::Opens};
 
 /// How long the guest may take to answer: the same as our own device allows.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,39 +32,29 @@ impl DialTransport {
     pub fn new(dial: impl Fn(GuestPort) -> Dialing + Send + Sync + 'static) -> Self {
         Self { dial: Box::new(dial), copies: TaskTracker::new() }
     }
+}
 
-    async fn open(&self, port: GuestPort) -> Result<UnixStream, ConnectError> {
+#[async_trait]
+impl Opens for DialTransport {
+    async fn open(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
         let dialed = timeout(CONNECT_TIMEOUT, (self.dial)(port)).await;
         let descriptor = dialed.map_err(|_| ConnectError::TimedOut { port })??;
         // Of whatever family it is: reading, writing and half-closing are the same for all stream sockets.
         let stream = std::os::unix::net::UnixStream::from(descriptor);
         let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
-        stream.map_err(|source| ConnectError::Io { port, source })
-    }
-}
-
-#[async_trait]
-impl Transport for DialTransport {
-    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
-        Ok(Box::new(self.open(port).await?))
+        Ok(Box::new(stream.map_err(|source| ConnectError::Io { port, source })?))
     }
 
-    async fn splice(
-        &self,
-        port: GuestPort,
-        host: HostSocket,
-        head: Bytes,
-    ) -> Result<(), (ConnectError, HostSocket)> {
-        match self.open(port).await {
-            Ok(guest) => splice_by_copy(&self.copies, port, host, head, Box::new(guest)).await,
-            Err(e) => Err((e, host)),
-        }
+    fn copies(&self) -> &TaskTracker {
+        &self.copies
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Transport;
+    use bytes::Bytes;
     use std::{
         io::{Read, Write},
         net::Shutdown,

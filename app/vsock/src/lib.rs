@@ -17,7 +17,6 @@ pub mod fuzzing;
 pub mod memory;
 #[cfg(windows)]
 pub mod pipe;
-#[cfg(unix)]
 mod splice;
 #[cfg(target_os = "linux")]
 mod streams;

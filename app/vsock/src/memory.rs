@@ -4,13 +4,11 @@
 
 use std::{
     collections::HashMap,
-    os::fd::OwnedFd,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -19,7 +17,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::{ConnectError, GuestStream, Transport, splice::splice_by_copy};
+use crate::{ConnectError, GuestStream, splice::Opens};
 
 /// What goes wrong on the next streams to one port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +78,11 @@ impl MemoryTransport {
             None => None,
         })
     }
+}
 
-    async fn open(&self, port: GuestPort) -> Result<UnixStream, ConnectError> {
+#[async_trait]
+impl Opens for MemoryTransport {
+    async fn open(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
         let fault = self.next_fault(port);
         match fault {
             Some(Fault::Refuse(_)) => return Err(ConnectError::Refused { port }),
@@ -100,7 +101,11 @@ impl MemoryTransport {
             _ => host_end,
         };
         guest.send(guest_end).await.map_err(|_| ConnectError::Refused { port })?;
-        Ok(host_end)
+        Ok(Box::new(host_end))
+    }
+
+    fn copies(&self) -> &TaskTracker {
+        &self.copies
     }
 }
 
@@ -120,28 +125,14 @@ async fn cut_after(limit: usize, host: UnixStream, guest: UnixStream) {
     }
 }
 
-#[async_trait]
-impl Transport for MemoryTransport {
-    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
-        Ok(Box::new(self.open(port).await?))
-    }
-
-    async fn splice(
-        &self,
-        port: GuestPort,
-        host: OwnedFd,
-        head: Bytes,
-    ) -> Result<(), (ConnectError, OwnedFd)> {
-        match self.open(port).await {
-            Ok(guest) => splice_by_copy(&self.copies, port, host, head, Box::new(guest)).await,
-            Err(e) => Err((e, host)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
+    use bytes::Bytes;
+
     use super::*;
+    use crate::Transport;
     use slipway_protocol::ports::ENGINE;
 
     #[tokio::test]

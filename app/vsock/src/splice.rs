@@ -1,39 +1,63 @@
-//! Hand-over of a host socket for transports that have no device of their own: a task copies between the two.
+//! Transports without a device of their own: they open streams, and a task for each client moves its bytes.
 
-use std::os::{fd::OwnedFd, unix::net::UnixStream as StdUnixStream};
-
+use async_trait::async_trait;
 use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
-use tokio::{io::AsyncWriteExt, net::UnixStream};
+use tokio::io::AsyncWriteExt;
 use tokio_util::task::TaskTracker;
 
-use crate::{ConnectError, GuestStream, copy};
+#[cfg(windows)]
+use crate::windows::client;
+use crate::{ConnectError, GuestStream, HostSocket, Transport, copy};
 
-/// Sends `head`, then lets a task of `copies` move the bytes until both directions have ended.
-pub(crate) async fn splice_by_copy(
-    copies: &TaskTracker,
-    port: GuestPort,
-    host: OwnedFd,
-    head: Bytes,
-    mut guest: GuestStream,
-) -> Result<(), (ConnectError, OwnedFd)> {
-    if let Err(source) = guest.write_all(&head).await {
-        return Err((ConnectError::Io { port, source }, host));
+/// What such a transport does itself; the rest of [`Transport`] follows from it.
+#[async_trait]
+pub(crate) trait Opens: Send + Sync {
+    /// Opens a stream to `port`.
+    async fn open(&self, port: GuestPort) -> Result<GuestStream, ConnectError>;
+    /// The tasks that move bytes.
+    fn copies(&self) -> &TaskTracker;
+}
+
+#[async_trait]
+impl<T: Opens> Transport for T {
+    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
+        self.open(port).await
     }
+
+    async fn splice(
+        &self,
+        port: GuestPort,
+        host: HostSocket,
+        head: Bytes,
+    ) -> Result<(), (ConnectError, HostSocket)> {
+        let mut guest = match self.open(port).await {
+            Ok(guest) => guest,
+            Err(error) => return Err((error, host)),
+        };
+        let failed = |source| ConnectError::Io { port, source };
+        if let Err(source) = guest.write_all(&head).await {
+            return Err((failed(source), host));
+        }
+        let host = client(host).map_err(|(source, host)| (failed(source), host))?;
+        self.copies().spawn(async move {
+            if let Err(error) = copy::both_ways(host, guest).await {
+                tracing::debug!(%port, %error, "stream ended with an error");
+            }
+        });
+        Ok(())
+    }
+}
+
+/// The client's socket as a stream of ours, or the socket back.
+#[cfg(unix)]
+fn client(host: HostSocket) -> Result<tokio::net::UnixStream, (std::io::Error, HostSocket)> {
+    use std::os::unix::net::UnixStream as StdUnixStream;
     // A second descriptor, because tokio keeps the first one even when it cannot register it.
     let (host, spare) = match host.try_clone() {
         Ok(spare) => (StdUnixStream::from(host), spare),
-        Err(source) => return Err((ConnectError::Io { port, source }, host)),
+        Err(source) => return Err((source, host)),
     };
-    let host = match host.set_nonblocking(true).and_then(|()| UnixStream::from_std(host)) {
-        Ok(host) => host,
-        Err(source) => return Err((ConnectError::Io { port, source }, spare)),
-    };
-    drop(spare);
-    copies.spawn(async move {
-        if let Err(error) = copy::both_ways(host, guest).await {
-            tracing::debug!(%port, %error, "stream ended with an error");
-        }
-    });
-    Ok(())
+    let host = host.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(host));
+    host.map_err(|source| (source, spare))
 }

@@ -2,15 +2,14 @@
 //!
 //! With it the whole host side runs against the real agent without a VM.
 
-use std::{io, os::fd::OwnedFd, path::PathBuf};
+use std::{io, path::PathBuf};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
 use tokio::net::UnixStream;
 use tokio_util::task::TaskTracker;
 
-use crate::{ConnectError, GuestStream, Transport, splice::splice_by_copy};
+use crate::{ConnectError, GuestStream, splice::Opens};
 
 /// Reaches guest port N at `DIR/N.sock`.
 #[derive(Debug)]
@@ -24,32 +23,21 @@ impl UnixDirTransport {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), copies: TaskTracker::new() }
     }
-
-    async fn open(&self, port: GuestPort) -> Result<UnixStream, ConnectError> {
-        UnixStream::connect(self.dir.join(format!("{port}.sock"))).await.map_err(|source| {
-            match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ConnectError::Refused { port },
-                _ => ConnectError::Io { port, source },
-            }
-        })
-    }
 }
 
 #[async_trait]
-impl Transport for UnixDirTransport {
-    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
-        Ok(Box::new(self.open(port).await?))
+impl Opens for UnixDirTransport {
+    async fn open(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
+        match UnixStream::connect(self.dir.join(format!("{port}.sock"))).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(source) => Err(match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ConnectError::Refused { port },
+                _ => ConnectError::Io { port, source },
+            }),
+        }
     }
 
-    async fn splice(
-        &self,
-        port: GuestPort,
-        host: OwnedFd,
-        head: Bytes,
-    ) -> Result<(), (ConnectError, OwnedFd)> {
-        match self.open(port).await {
-            Ok(guest) => splice_by_copy(&self.copies, port, host, head, Box::new(guest)).await,
-            Err(e) => Err((e, host)),
-        }
+    fn copies(&self) -> &TaskTracker {
+        &self.copies
     }
 }

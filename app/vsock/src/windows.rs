@@ -8,15 +8,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use slipway_protocol::ports::GuestPort;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, windows::named_pipe::NamedPipeServer},
 };
-use tokio_util::task::TaskTracker;
 
-use crate::{ConnectError, GuestStream, copy};
+use crate::GuestStream;
 
 /// A client's connected stream on the host, which a transport can take over.
 #[derive(Debug)]
@@ -82,55 +79,31 @@ impl AsyncWrite for HalfClosingPipe {
     }
 }
 
-/// Sends `head`, then lets a task of `copies` move the bytes until both directions have ended.
-pub(crate) async fn splice_by_copy(
-    copies: &TaskTracker,
-    port: GuestPort,
-    host: HostSocket,
-    head: Bytes,
-    mut guest: GuestStream,
-) -> Result<(), (ConnectError, HostSocket)> {
-    if let Err(source) = guest.write_all(&head).await {
-        return Err((ConnectError::Io { port, source }, host));
-    }
-    let failed = |source| ConnectError::Io { port, source };
+/// The client's end as a stream of ours, or the end back.
+pub(crate) fn client(host: HostSocket) -> Result<GuestStream, (io::Error, HostSocket)> {
     // A second handle, because tokio keeps the first one even when it cannot register it.
     match host {
         HostSocket::Pipe(handle) => {
             let spare = match handle.try_clone() {
                 Ok(spare) => spare,
-                Err(source) => return Err((failed(source), HostSocket::Pipe(handle))),
+                Err(source) => return Err((source, HostSocket::Pipe(handle))),
             };
             // SAFETY: the handle is owned, and of a pipe that was opened for overlapped I/O, as the variant says.
             match unsafe { NamedPipeServer::from_raw_handle(handle.into_raw_handle()) } {
-                Ok(pipe) => copy_in_task(copies, port, HalfClosingPipe::new(pipe), guest),
-                Err(source) => return Err((failed(source), HostSocket::Pipe(spare))),
+                Ok(pipe) => Ok(Box::new(HalfClosingPipe::new(pipe))),
+                Err(source) => Err((source, HostSocket::Pipe(spare))),
             }
         }
         HostSocket::Tcp(socket) => {
             let spare = match socket.try_clone() {
                 Ok(spare) => spare,
-                Err(source) => return Err((failed(source), HostSocket::Tcp(socket))),
+                Err(source) => return Err((source, HostSocket::Tcp(socket))),
             };
             let stream = std::net::TcpStream::from(socket);
             match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                Ok(stream) => copy_in_task(copies, port, stream, guest),
-                Err(source) => return Err((failed(source), HostSocket::Tcp(spare))),
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(source) => Err((source, HostSocket::Tcp(spare))),
             }
         }
     }
-    Ok(())
-}
-
-fn copy_in_task(
-    copies: &TaskTracker,
-    port: GuestPort,
-    host: impl AsyncRead + AsyncWrite + Send + 'static,
-    guest: GuestStream,
-) {
-    copies.spawn(async move {
-        if let Err(error) = copy::both_ways(host, guest).await {
-            tracing::debug!(%port, %error, "stream ended with an error");
-        }
-    });
 }
