@@ -125,7 +125,7 @@ impl<'a> Ask<'a> {
             (Verb::Flush | Verb::Remove | Verb::List, None) => Some(Err(NO_CHAIN)),
             (Verb::Flush, Some(rules)) if rules.is_empty() => Some(Ok(())),
             (Verb::Check | Verb::Delete, Some(rules)) => {
-                let names = self.names(|chain| Ok::<_, io::Error>(chains(self.table, chain)?.is_some()))?;
+                let names = self.names(|chain| Ok(chains(self.table, chain)?.is_some()))?;
                 let fits = |rule: &Vec<u8>| names.iter().all(|name| contains(rule, name));
                 (!rules.iter().any(fits)).then_some(Err(NO_RULE))
             }
@@ -134,7 +134,7 @@ impl<'a> Ask<'a> {
     }
 
     /// What the meant rule holds for sure: names of interfaces and of the chain that it jumps to, with the NUL that ends them.
-    fn names<E>(&self, is_chain: impl Fn(&str) -> Result<bool, E>) -> Result<Vec<Vec<u8>>, E> {
+    fn names(&self, is_chain: impl Fn(&str) -> io::Result<bool>) -> io::Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
         for pair in self.rule.windows(2) {
             let [option, value] = pair else { continue };

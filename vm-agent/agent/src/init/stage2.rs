@@ -105,8 +105,6 @@ impl Boot {
         tasks.spawn(async move { ports::local::run(Path::new(ports::local::SOCKET), ports, &logs).await });
         let (ports, logs) = (guest.ports.clone(), Arc::clone(&self.logs));
         tasks.spawn(async move { ports::watcher::run(ports::watcher::CGROUPS.into(), ports, &logs).await });
-        let ports = guest.ports.clone();
-        tasks.spawn(async move { ports::ingress::run(Path::new(engine::SOCKET), ports).await });
         let logs = Arc::clone(&self.logs);
         // A thread, because /dev/kmsg blocks; it ends with the machine.
         std::thread::Builder::new().name("kmsg".into()).spawn(move || logs.collect_kernel())?;
@@ -183,8 +181,13 @@ impl Boot {
             // Before the host hears of the engine: what comes with the image is there for the first `docker run`.
             self.images(&images, &data).await;
             self.board.engine_ready(&version);
-            engine::lost(&self.board, &self.logs, socket).await;
-            engine::watch(&self.board, &self.logs, socket).await;
+            let watched = async {
+                engine::lost(&self.board, &self.logs, socket).await;
+                engine::watch(&self.board, &self.logs, socket).await;
+            };
+            // From here on, so that nobody asks an engine that is not there yet; and it ends before the engine is to end, which
+            // waits for whoever listens to its events.
+            tokio::join!(watched, ports::ingress::run(socket, guest.ports.clone()));
         };
         tokio::join!(self.containerd(), engine);
     }

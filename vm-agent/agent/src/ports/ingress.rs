@@ -65,7 +65,7 @@ struct Port {
 }
 
 /// Claims the mesh's ports for ever.
-pub(crate) async fn run(socket: &Path, ports: Ports) -> io::Result<()> {
+pub(crate) async fn run(socket: &Path, ports: Ports) {
     let mut claims = BTreeMap::new();
     loop {
         // Its end is the engine's: what it published is gone, or said again when it is back.
