@@ -1,14 +1,12 @@
 //! The bridge against a daemon and an engine of the tests, over real unix sockets.
 
-mod servers;
-
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use crate::servers::Servers;
 use serde_json::{Value, json};
-use servers::Servers;
 use slipway_api::Problem;
 use slipway_desktop::{
     Transfer,

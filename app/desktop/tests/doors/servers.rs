@@ -1,5 +1,4 @@
 //! A daemon and an engine that answer what the tests ask, over unix sockets in a folder of their own.
-#![allow(dead_code, unreachable_pub)]
 
 use std::{
     convert::Infallible,
@@ -30,7 +29,7 @@ use tokio::{
 /// Paths whose answers are still being given.
 type Open = Arc<Mutex<Vec<String>>>;
 
-pub struct Servers {
+pub(crate) struct Servers {
     dir: tempfile::TempDir,
     open: Open,
     control: JoinHandle<()>,
@@ -39,7 +38,7 @@ pub struct Servers {
 
 impl Servers {
     /// Both, answering.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().expect("folder");
         let engine = dir.path().join("engine.sock");
         let control = serve(&dir.path().join("api.sock"), Router::new().fallback(daemon).with_state(engine));
@@ -48,21 +47,21 @@ impl Servers {
         servers
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    pub fn bridge(&self) -> Bridge {
+    pub(crate) fn bridge(&self) -> Bridge {
         Bridge::new(&self.dir.path().join("api.sock"))
     }
 
-    pub fn start_engine(&self) {
+    pub(crate) fn start_engine(&self) {
         let router = Router::new().fallback(any(engine)).with_state(Arc::clone(&self.open));
         let running = serve(&self.dir.path().join("engine.sock"), router);
         *self.engine.lock().expect("lock") = Some(running);
     }
 
-    pub async fn stop_engine(&self) {
+    pub(crate) async fn stop_engine(&self) {
         let running = self.engine.lock().expect("lock").take().expect("it runs");
         running.abort();
         let _ = running.await;
@@ -70,7 +69,7 @@ impl Servers {
     }
 
     /// Waits until nobody reads the answer of `path` any more.
-    pub async fn wait_gone(&self, path: &str) {
+    pub(crate) async fn wait_gone(&self, path: &str) {
         for _ in 0..500 {
             if !self.open.lock().expect("lock").iter().any(|open| open == path) {
                 return;

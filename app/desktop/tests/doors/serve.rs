@@ -1,15 +1,13 @@
 //! The HTTP front: who may come in, and that what comes through is what was asked.
 
-mod servers;
-
 use std::time::Duration;
 
+use crate::servers::Servers;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, StatusCode, body::Bytes, header};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
-use servers::Servers;
 use slipway_desktop::serve::{ServeError, Server};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
