@@ -29,6 +29,8 @@ use crate::{CID, GuestArch, Qemu, args, args::Vsock, command};
 
 /// How long QEMU may take to open its QMP socket and greet.
 const QMP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a QEMU that hung up on QMP may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long QEMU may take to answer a command.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -109,7 +111,12 @@ pub(crate) async fn start(
     };
     let stream = match greeting {
         Ok(Ok(greeted)) => greeted,
-        Ok(Err(source)) => return Err(failed("speak QMP with QEMU")(source)),
+        // A QEMU that ends because of what it was given may already have been greeted: its own words say more than a
+        // connection reset does.
+        Ok(Err(source)) => match timeout(LAST_WORDS, child.wait()).await {
+            Ok(_) => return Err(ended_early(&mut readers, &stderr).await),
+            Err(_) => return Err(failed("speak QMP with QEMU")(source)),
+        },
         Err(_) => {
             return Err(failed("speak QMP with QEMU")(std::io::ErrorKind::TimedOut.into()));
         }
