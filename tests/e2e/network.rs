@@ -3,8 +3,13 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -15,6 +20,7 @@ use crate::Shared;
 pub(crate) const TESTS: &[Shared] = &[
     ("network_every_container_reaches_the_hosts_loopback_by_name", by_name),
     ("network_other_names_are_answered_as_on_the_host", other_names),
+    ("network_name_servers_are_those_of_the_setting_at_once", name_servers),
     ("network_a_setting_takes_the_host_away_at_once_and_gives_it_back", turned_off),
     ("network_a_container_may_have_a_name_server_on_its_port", name_server),
     ("network_nothing_of_slipways_is_reachable_from_containers", unreachable),
@@ -88,6 +94,76 @@ fn other_names(home: &Home) {
     let ran = home.docker(["run", "--rm", "box", "nslookup", "-type=a", "slipway.invalid"]).run();
     let told = format!("{}{}", ran.text(), ran.err).to_uppercase();
     assert!(told.contains(code), "the host is told {code}: {ran}");
+}
+
+/// A name server on the host that gives every name this address, until it is dropped.
+struct NameServer {
+    at: SocketAddr,
+    over: Arc<AtomicBool>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl NameServer {
+    fn new(address: Ipv4Addr) -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("set");
+        let (at, over) = (socket.local_addr().expect("an address"), Arc::new(AtomicBool::new(false)));
+        let ends = Arc::clone(&over);
+        let serving = thread::spawn(move || {
+            let mut question = [0; 512];
+            while !ends.load(Ordering::Relaxed) {
+                let Ok((length, client)) = socket.recv_from(&mut question) else { continue };
+                let name = question[12..length].iter().position(|byte| *byte == 0).expect("a name");
+                let asked = &question[12..12 + name + 5];
+                let head = [&question[..2], b"\x81\x80\0\x01\0\x01\0\0\0\0"].concat();
+                let record = [&b"\xc0\x0c\0\x01\0\x01\0\0\0\0\0\x04"[..], &address.octets()].concat();
+                // Only whoever asks for an IPv4 address gets one.
+                let is_a = asked.ends_with(b"\0\x01\0\x01");
+                let mut answer = [&head[..], asked, if is_a { &record[..] } else { &[] }].concat();
+                answer[7] = is_a.into();
+                socket.send_to(&answer, client).expect("answered");
+            }
+        });
+        Self { at, over, serving: Some(serving) }
+    }
+}
+
+impl Drop for NameServer {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let ended = self.serving.take().map(JoinHandle::join);
+        assert!(thread::panicking() || matches!(ended, Some(Ok(()))), "the name server ended well");
+    }
+}
+
+fn name_servers(home: &Home) {
+    let (one, two) =
+        (NameServer::new(Ipv4Addr::new(10, 9, 8, 7)), NameServer::new(Ipv4Addr::new(10, 9, 8, 6)));
+    home.docker(["network", "create", "corp"]).run().ok();
+    for (name, network) in [("plain", "bridge"), ("corporate", "corp")] {
+        home.docker(["run", "-d", "--name", name, "--network", network, "box", "sleep", "1000"]).run().ok();
+    }
+    let told = |home: &Home, from: &str, address: &str| {
+        home.docker(["exec", from, "nslookup", "-type=a", "wiki.corp"]).run().text().contains(address)
+    };
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let silent = silent.local_addr().expect("an address");
+    // A first one that nobody is at costs nothing but the next one's answer.
+    for (servers, address) in
+        [(format!("{silent}, {}", one.at), "10.9.8.7"), (two.at.to_string(), "10.9.8.6")]
+    {
+        home.slipway(["config", "set", "network.nameservers", &servers]).run().ok();
+        for from in ["plain", "corporate"] {
+            home.wait_for("the setting's server answers", PATIENCE, |home| told(home, from, address));
+        }
+    }
+    let ran = home.slipway(["config", "set", "network.nameservers", "dns.example"]).run();
+    assert_eq!(ran.code, 1, "{ran}");
+    assert!(ran.err.contains("addresses such as"), "{ran}");
+    home.slipway(["config", "unset", "network.nameservers"]).run().ok();
+    home.wait_for("this computer's own answer again", PATIENCE, |home| !told(home, "plain", "10.9.8.6"));
+    home.docker(["rm", "-f", "plain", "corporate"]).run().ok();
+    home.docker(["network", "rm", "corp"]).run().ok();
 }
 
 fn turned_off(home: &Home) {

@@ -4,7 +4,8 @@
 //! ```text
 //!   settings ────────────────────────┐
 //!   environment ─▶ proxies           ├─▶ Configure ─▶ agent        a new agent, or a change ─▶ again
-//!   authorities, certs.d ─▶ trust ───┘
+//!   authorities, certs.d ─▶ trust ───┤
+//!   hosts, resolv.conf ─▶ names ─────┘
 //! ```
 
 mod proxies;
@@ -18,7 +19,7 @@ use slipway_protocol::v1::Configure;
 use slipway_settings::resolved::Settings;
 use tokio::{sync::watch, time::timeout};
 
-use crate::{Context, board::Board, config, guest::Inside};
+use crate::{Context, board::Board, config, guest::Inside, names};
 
 /// How long files must be quiet until they are read again: programs write several.
 const SETTLE: Duration = Duration::from_millis(200);
@@ -40,7 +41,8 @@ pub(crate) async fn attend(context: Arc<Context>, board: Board, mut inside: watc
             // Watched for as long as it is awaited.
             let _watching = match read_settings(&context).await {
                 Some(settings) => {
-                    let places = trust::places(&settings.authorities, home().as_deref());
+                    let mut places = trust::places(&settings.authorities, home().as_deref());
+                    places.extend([names::RESOLV_CONF, names::HOSTS].map(PathBuf::from));
                     // Before they are read: a change between the two is seen twice rather than never.
                     let watching = watch_files(places, tell);
                     notices.show(told.tell(&agent, settings).await);
@@ -80,6 +82,8 @@ impl Told {
                 authorities: trust.authorities,
                 registry_files: trust.files,
                 engine_config: settings.engine_config,
+                search: names::search(),
+                host_names: names::host_names(),
             };
             (configure, trust.problems)
         });
@@ -98,7 +102,8 @@ fn home() -> Option<PathBuf> {
     std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
-async fn read_settings(context: &Arc<Context>) -> Option<Settings> {
+/// The settings as they are now; `None` while they are wrong.
+pub(crate) async fn read_settings(context: &Arc<Context>) -> Option<Settings> {
     let context = Arc::clone(context);
     tokio::task::spawn_blocking(move || config::with(&context.paths, &[]).ok()).await.ok().flatten()
 }

@@ -18,7 +18,7 @@ use slipway_protocol::{
     ports::{CONTROL, LOGS},
     v1::{self, event::Kind},
 };
-use slipway_shim::client::{Life, ShimClient};
+use slipway_shim::client::ShimClient;
 use slipway_vsock::Transport;
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
@@ -31,7 +31,7 @@ use crate::{
     board::Board,
     configure,
     logs::{self, Origin},
-    ports, shares,
+    names, ports, shares,
 };
 
 /// How this daemon calls itself.
@@ -75,6 +75,7 @@ impl Guest {
         let (tell, inside) = watch::channel(Inside::default());
         let (mut tasks, mut listeners) = (JoinSet::new(), JoinSet::new());
         listeners.spawn(ports::follow(shim.clone(), Arc::clone(context)));
+        tasks.spawn(names::follow(shim.clone(), Arc::clone(context)));
         tasks.spawn(configure::attend(Arc::clone(context), board.clone(), inside.clone()));
         tasks.spawn(follow_logs(shim.clone(), machine, Arc::clone(context)));
         let shares = &context.shares;
@@ -103,7 +104,7 @@ struct Looker {
 
 impl Looker {
     async fn run(self) {
-        while *self.shim.life().borrow() == Life::Runs {
+        while self.shim.runs() {
             if let Ok(stream) = self.shim.connect(CONTROL).await
                 && let Ok((agent, _hello)) = AgentClient::connect(stream, BUILD).await
             {
@@ -220,7 +221,7 @@ async fn set_clock(agent: &AgentClient) {
 async fn follow_logs(shim: ShimClient, machine: u32, context: Arc<Context>) {
     let units = ["agent", "containerd", "dockerd", "kernel"];
     let mut after = units.iter().map(|unit| context.logs.newest(unit, machine)).max().unwrap_or(0);
-    while *shim.life().borrow() == Life::Runs {
+    while shim.runs() {
         if let Ok(mut stream) = shim.connect(LOGS).await {
             let follow = v1::Follow { after_sequence: after };
             if frame::write(&mut stream, &follow).await.is_ok() {

@@ -23,6 +23,7 @@ mod holdings;
 pub mod host_tools;
 mod image;
 mod logs;
+mod names;
 mod owner;
 mod policy;
 mod ports;

@@ -26,7 +26,7 @@ use slipway_protocol::{
 };
 use slipway_relay::ports::{PortSpec, Protocol};
 use slipway_shim::{
-    client::{Life, ShimClient, ShimClientError},
+    client::{ShimClient, ShimClientError},
     wire::PortFailure,
 };
 use slipway_vsock::{GuestStream, Transport};
@@ -51,7 +51,7 @@ const ASKS: usize = 64;
 pub(crate) async fn follow(shim: ShimClient, context: Arc<Context>) {
     let names = Arc::new(Notify::new());
     let events = async {
-        while runs(&shim) {
+        while shim.runs() {
             // Not there yet, or restarting: asked again.
             let _ = engine::watch(&shim, || names.notify_one()).await;
             sleep(AGAIN).await;
@@ -59,7 +59,7 @@ pub(crate) async fn follow(shim: ShimClient, context: Arc<Context>) {
     };
     let ports = async {
         let mut book = Book { shim: shim.clone(), held: BTreeMap::new(), names: HashMap::new(), context };
-        while runs(&shim) {
+        while shim.runs() {
             if let Ok(stream) = shim.connect(PORTS).await
                 && let Err(error) = book.speak(stream, &names).await
             {
@@ -69,10 +69,6 @@ pub(crate) async fn follow(shim: ShimClient, context: Arc<Context>) {
         }
     };
     tokio::join!(events, ports);
-}
-
-fn runs(shim: &ShimClient) -> bool {
-    *shim.life().borrow() == Life::Runs
 }
 
 /// A port that the guest wants.

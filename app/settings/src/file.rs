@@ -258,6 +258,7 @@ fn parse(key: &keys::Key, text: &str) -> Result<Value, Mistake> {
         }
         Kind::Names => (!text.contains(['\n', '"', '\\'])).then(|| Value::from(text)),
         Kind::Paths => is_list_of_paths(text).then(|| Value::from(text)),
+        Kind::NameServers => keys::name_servers(text).is_some().then(|| Value::from(text)),
         Kind::Proxy => (["auto", "none"].contains(&text) || is_proxy(text)).then(|| Value::from(text)),
         Kind::Engine => engine_config(text).is_some().then(|| Value::from(text)),
         Kind::Switch => text.parse::<bool>().ok().map(Value::from),
@@ -370,12 +371,14 @@ mod tests {
     }
 
     #[test]
-    fn proxies_paths_and_the_engines_configuration_are_checked_for_their_form() {
+    fn proxies_paths_name_servers_and_the_engines_configuration_are_checked_for_their_form() {
         let (_dir, file) = file("");
         for (key, value) in [
             ("network.http-proxy", "http://user:p%40ss@proxy.example:3128/"),
             ("network.https-proxy", "none"),
             ("network.authorities", "/a.pem, /b.pem"),
+            ("network.nameservers", "auto"),
+            ("network.nameservers", "10.0.0.53, [fd00::1]:5353, fd00::2"),
             ("engine.config", r#"{"insecure-registries": ["a:5000"], "log-opts": {"max-size": "1m"}}"#),
         ] {
             file.set(key, value).expect(key);
@@ -386,6 +389,9 @@ mod tests {
             ("network.http-proxy", "http://"),
             ("network.http-proxy", "http://a b"),
             ("network.authorities", "relative.pem"),
+            ("network.nameservers", "dns.example"),
+            ("network.nameservers", ""),
+            ("network.nameservers", "10.0.0.53:0"),
             ("engine.config", "[]"),
             ("engine.config", "{"),
             ("engine.config", r#"{"hosts": ["tcp://0.0.0.0:2375"]}"#),

@@ -2,6 +2,8 @@
 //!
 //! The commented defaults file, `slipway config list` and the check of a person's file are all made from this table.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::size::Size;
 
 /// What a setting takes.
@@ -27,6 +29,8 @@ pub enum Kind {
     Names,
     /// Absolute paths, with commas between them.
     Paths,
+    /// `auto`, or addresses of name servers with commas between them.
+    NameServers,
     /// `auto`, `none`, or the URL of a proxy.
     Proxy,
     /// A JSON object of dockerd's configuration file, without what Slipway has to decide itself.
@@ -40,6 +44,9 @@ impl Kind {
             Self::Count { from, to } => format!("a whole number from {from} to {to}"),
             Self::Size { at_least } => format!("a size of at least {at_least}, such as `4GiB`"),
             Self::Names => "names with commas between them".into(),
+            Self::NameServers => {
+                "`auto` or addresses such as `10.0.0.53` or `[fd00::1]:5353`, with commas between them".into()
+            }
             Self::Paths => "absolute paths with commas between them".into(),
             Self::Proxy => "`auto`, `none` or an URL such as `http://proxy.example:3128`".into(),
             Self::Engine => {
@@ -156,6 +163,13 @@ pub const KEYS: &[Key] = &[
         needs_restart: false,
     },
     Key {
+        name: "network.nameservers",
+        kind: Kind::NameServers,
+        default: "auto",
+        doc: "Name servers that answer containers. auto: those of this computer, as they are at the moment.",
+        needs_restart: false,
+    },
+    Key {
         name: "network.http-proxy",
         kind: Kind::Proxy,
         default: "auto",
@@ -205,6 +219,20 @@ pub const KEYS: &[Key] = &[
         needs_restart: false,
     },
 ];
+
+/// What [`Kind::NameServers`] says: `Some(None)` is `auto`; `None` is nothing that the setting takes.
+pub(crate) fn name_servers(text: &str) -> Option<Option<Vec<SocketAddr>>> {
+    /// DNS's own port.
+    const PORT: u16 = 53;
+    if text == "auto" {
+        return Some(None);
+    }
+    let server = |word: &str| {
+        let address = word.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT));
+        address.or_else(|_| word.parse()).ok().filter(|server| server.port() != 0)
+    };
+    text.split(',').map(|word| server(word.trim())).collect::<Option<Vec<_>>>().map(Some)
+}
 
 /// The setting of that name.
 pub fn find(name: &str) -> Option<&'static Key> {

@@ -1,6 +1,6 @@
 //! Settings as they hold on this host: every value there, every default decided.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,8 @@ pub struct Settings {
     pub share_exclude: Vec<String>,
     /// Containers reach the host's loopback.
     pub reach_host: bool,
+    /// Name servers that answer containers; `None`: those of the host.
+    pub name_servers: Option<Vec<SocketAddr>>,
     /// Proxies of the engine, as set: `auto`, `none` or an URL.
     pub http_proxy: String,
     /// The same for `https:`.
@@ -125,6 +127,7 @@ impl Settings {
             share_on_demand: text("shares.on-demand").to_owned(),
             share_exclude: list("shares.exclude").map(|name| name.trim_matches('/').to_owned()).collect(),
             reach_host: text("network.reach-host") == "true",
+            name_servers: keys::name_servers(text("network.nameservers")).unwrap_or_default(),
             http_proxy: text("network.http-proxy").to_owned(),
             https_proxy: text("network.https-proxy").to_owned(),
             no_proxy: text("network.no-proxy").to_owned(),

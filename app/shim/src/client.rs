@@ -124,6 +124,11 @@ impl ShimClient {
         self.life.clone()
     }
 
+    /// Is the machine there, as far as is known?
+    pub fn runs(&self) -> bool {
+        *self.life.borrow() == Life::Runs
+    }
+
     /// Whether and why the virtual CPUs stand still unasked. The shim lets them go on by itself when the cause is gone.
     pub fn stall(&self) -> watch::Receiver<Option<Stall>> {
         self.stall.clone()

@@ -32,6 +32,7 @@ export const settings = {
     "shares.on-demand": "When a container mounts a folder that is not shared",
     "shares.exclude": "Folders without change events",
     "network.reach-host": "Reach this computer as host.docker.internal",
+    "network.nameservers": "Name servers",
     "network.http-proxy": "Proxy for http",
     "network.https-proxy": "Proxy for https",
     "network.no-proxy": "Without a proxy",

@@ -14,15 +14,12 @@ use std::{
     fs, io,
     net::SocketAddrV4,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::process::Signal;
-use slipway_protocol::v1::{Configure, Proxies};
+use slipway_protocol::v1::{Configure, HostName, Proxies};
 use tokio::{
     sync::{Mutex, watch},
     time::timeout,
@@ -30,7 +27,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    names::{self, Names},
+    names::{self, HostResolver, Known, Names},
     netfilter::{self, Opening},
     network::Network,
     phases::Board,
@@ -39,6 +36,8 @@ use crate::{
 
 /// Where the files are that the engine reads; the image's links and the engine's environment name it.
 const FILES: &str = "/run/slipway/engine";
+/// What every program of the guest reads; `/etc/resolv.conf` leads there.
+const RESOLV_CONF: &str = "/run/resolv.conf";
 /// The service that reads its file anew at SIGHUP.
 const ENGINE: &str = "dockerd";
 
@@ -52,11 +51,17 @@ pub struct Configuration {
     heard: watch::Sender<bool>,
     /// What services find in their environment when they start.
     environment: watch::Sender<Vec<String>>,
+    /// What the host says about names.
+    known: watch::Sender<Known>,
+    /// Asks the host for those that it says nothing about.
+    pub(crate) resolver: Arc<HostResolver>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     reach_host: bool,
+    host_names: Vec<HostName>,
+    search: Vec<String>,
     proxies: Proxies,
     network: Option<Up>,
 }
@@ -65,7 +70,6 @@ struct State {
 struct Up {
     network: Network,
     names: SocketAddrV4,
-    reach_host: Arc<AtomicBool>,
     _answering: AbortOnDropHandle<()>,
 }
 
@@ -82,6 +86,8 @@ impl Configuration {
             state: Mutex::default(),
             heard: watch::Sender::new(false),
             environment: watch::Sender::default(),
+            known: watch::Sender::default(),
+            resolver: Arc::default(),
         }
     }
 
@@ -117,6 +123,8 @@ impl Configuration {
         self.heard.send_replace(true);
         let written = self.write(&configure, reaper).await;
         state.reach_host = configure.reach_host;
+        state.host_names = configure.host_names;
+        state.search = configure.search;
         state.proxies = configure.proxies.unwrap_or_default();
         let opened = self.open(&state, false, reaper).await;
         if *written.as_ref().unwrap_or(&false)
@@ -133,14 +141,13 @@ impl Configuration {
     /// What could not be put in force.
     pub(crate) async fn network_is_up(&self, network: &Network, reaper: &Reaper) -> io::Result<()> {
         let mut state = self.state.lock().await;
-        let reach_host = Arc::new(AtomicBool::new(false));
-        let server = Names::listen(network, Arc::clone(&reach_host)).await.map_err(|error| {
+        let listening = Names::listen(network, self.known.subscribe(), Arc::clone(&self.resolver)).await;
+        let server = listening.map_err(|error| {
             io::Error::new(error.kind(), format!("failed to listen for questions about names: {error}"))
         })?;
         state.network = Some(Up {
             network: network.clone(),
             names: SocketAddrV4::new(network.address, names::PORT),
-            reach_host,
             _answering: AbortOnDropHandle::new(tokio::spawn(server.run())),
         });
         self.open(&state, true, reaper).await
@@ -151,8 +158,15 @@ impl Configuration {
         let Some(up) = &state.network else { return Ok(()) };
         let (variables, proxy_ports) = proxies::environment(&state.proxies, up.network.gateway);
         self.environment.send_replace(variables);
+        if self.files.is_some() {
+            // Containers get a copy when they are made.
+            replace(
+                Path::new(RESOLV_CONF),
+                names::resolv_conf(up.network.resolver, &state.search).as_bytes(),
+            )?;
+        }
         // A name that leads nowhere is better than an address that does not.
-        up.reach_host.store(state.reach_host, Ordering::Relaxed);
+        self.known.send_replace(Known::new(state.reach_host, &state.host_names));
         let opening = Opening { names: up.names, reach_host: state.reach_host, proxy_ports };
         netfilter::apply(&up.network, &opening, first, reaper).await
     }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Every port that the agent serves.
-pub(crate) const PORTS: [GuestPort; 9] = [
+pub(crate) const PORTS: [GuestPort; 10] = [
     ports::CONTROL,
     ports::DIAL,
     ports::ENGINE,
@@ -28,6 +28,7 @@ pub(crate) const PORTS: [GuestPort; 9] = [
     ports::PORTS,
     ports::FORWARD,
     ports::DATAGRAMS,
+    ports::NAMES,
     ports::FILE_EVENTS,
 ];
 /// AF_VSOCK refuses at once what does not fit, so as many as the kernel grants.
@@ -122,6 +123,7 @@ async fn one(stream: impl Stream, port: GuestPort, guest: Arc<Guest>) {
         ports::PORTS => guest.ports.serve(stream).await,
         ports::FORWARD => forward::tcp(stream).await,
         ports::DATAGRAMS => forward::udp(stream).await,
+        ports::NAMES => guest.configuration.resolver.serve(stream).await,
         ports::FILE_EVENTS => Arc::clone(&guest.shares.events).serve(stream).await,
         _ => Ok(()),
     };

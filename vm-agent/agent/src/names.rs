@@ -1,35 +1,40 @@
-//! The name server of the guest: knows the host's two names, and asks the network's resolver for all others.
+//! The name server of the guest: knows the host's two names and those of its `/etc/hosts`, and has the host ask for all others.
 //!
 //! ```text
 //!   question ─┬─ host.docker.internal, gateway.docker.internal ─▶ the host's address, or "no such name" where it is forbidden
-//!             └─ anything else, unread ─▶ resolver ─▶ its answer, unread; without one: SERVFAIL
+//!             ├─ an address of a name in the host's /etc/hosts ─▶ as it says
+//!             └─ anything else, unread ─▶ the host's name servers, asked by the host ([`host`])
+//!                                          └─ no daemon there ─▶ the network's resolver      no answer: SERVFAIL
 //! ```
 //!
 //! The packet filter leads everybody's questions here ([`crate::netfilter`]). They come from containers, so nothing in
 //! them is believed: what cannot be understood is the resolver's to refuse, and how much goes on at once is bounded.
 
+mod host;
+
 use std::{
+    collections::HashMap,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::AsRawFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use simple_dns::{
     CLASS, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, RCODE, ResourceRecord, TYPE,
-    rdata::{A, RData},
+    rdata::{A, AAAA, RData},
 };
+use slipway_protocol::v1::HostName;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
+
+pub(crate) use host::HostResolver;
 
 use crate::{netfilter::MARK, network::Network};
 
@@ -58,11 +63,31 @@ pub(crate) struct Names {
     zone: Arc<Zone>,
 }
 
+/// What the host says about names.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    reach_host: bool,
+    /// In small letters.
+    names: HashMap<String, Vec<IpAddr>>,
+}
+
+impl Known {
+    /// What cannot be an address is left out.
+    pub(crate) fn new(reach_host: bool, names: &[HostName]) -> Self {
+        let addresses = |name: &HostName| name.addresses.iter().filter_map(|a| a.parse().ok()).collect();
+        let names = names.iter().map(|name| (name.name.to_ascii_lowercase(), addresses(name))).collect();
+        Self { reach_host, names }
+    }
+}
+
 /// What is known here, and who knows the rest.
 #[derive(Debug)]
 struct Zone {
     host: Ipv4Addr,
-    reach_host: Arc<AtomicBool>,
+    known: watch::Receiver<Known>,
+    /// Asks the host's name servers, while the host is there.
+    asked: Arc<HostResolver>,
+    /// Is asked while it is not.
     resolver: SocketAddr,
     /// Set on questions to the resolver.
     mark: Option<u32>,
@@ -70,9 +95,13 @@ struct Zone {
 
 impl Names {
     /// Listens on the guest's own address.
-    pub(crate) async fn listen(network: &Network, reach_host: Arc<AtomicBool>) -> io::Result<Self> {
+    pub(crate) async fn listen(
+        network: &Network,
+        known: watch::Receiver<Known>,
+        asked: Arc<HostResolver>,
+    ) -> io::Result<Self> {
         let resolver = (network.resolver, 53).into();
-        let zone = Zone { host: network.gateway, reach_host, resolver, mark: Some(MARK) };
+        let zone = Zone { host: network.gateway, known, asked, resolver, mark: Some(MARK) };
         Self::bind((network.address, PORT).into(), zone).await
     }
 
@@ -104,8 +133,7 @@ async fn datagrams(socket: Arc<UdpSocket>, zone: Arc<Zone>) {
                 } else if waiting.len() < QUESTIONS {
                     let (socket, zone, question) = (Arc::clone(&socket), Arc::clone(&zone), question.to_vec());
                     waiting.spawn(async move {
-                        let asked = timeout(PATIENCE, zone.ask(&question)).await;
-                        if let Some(answer) = asked.ok().and_then(Result::ok).or_else(|| failure(&question)) {
+                        if let Some(answer) = zone.ask(&question, false).await {
                             let _ = socket.send_to(&answer, client).await;
                         }
                     });
@@ -145,14 +173,17 @@ async fn connection(mut client: TcpStream, zone: &Zone) -> io::Result<()> {
         let question = timeout(IDLE, read(&mut client)).await??;
         let answer = match zone.knows(&question) {
             Some(answer) => Some(answer),
-            None => {
-                let asked = timeout(PATIENCE, zone.ask_by_tcp(&question)).await;
-                asked.ok().and_then(Result::ok).or_else(|| failure(&question))
-            }
+            None => zone.ask(&question, true).await,
         };
         let Some(answer) = answer else { return Ok(()) };
         timeout(IDLE, write(&mut client, &answer)).await??;
     }
+}
+
+/// The guest's `resolv.conf`.
+pub(crate) fn resolv_conf(resolver: Ipv4Addr, search: &[String]) -> String {
+    let search = if search.is_empty() { String::new() } else { format!("search {}\n", search.join(" ")) };
+    format!("nameserver {resolver}\n{search}")
 }
 
 /// A message on a connection: two bytes of length, then the message.
@@ -169,14 +200,26 @@ async fn write(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
 }
 
 impl Zone {
-    /// The answer, if the question is for one of the host's names.
+    /// The answer, if the question is for one of the names that are known here.
     fn knows(&self, question: &[u8]) -> Option<Vec<u8>> {
-        let host = self.reach_host.load(Ordering::Relaxed).then_some(self.host);
-        answer(question, host)
+        answer(question, self.host, &self.known.borrow())
+    }
+
+    /// Asks whoever knows the rest; says that nobody answered. `None` for what is no question.
+    async fn ask(&self, question: &[u8], by_tcp: bool) -> Option<Vec<u8>> {
+        let asking = async {
+            match self.asked.ask(question, by_tcp).await {
+                Some(answer) => Ok(answer),
+                None if by_tcp => self.ask_by_tcp(question).await,
+                None => self.ask_by_udp(question).await,
+            }
+        };
+        let answer = timeout(PATIENCE, asking).await.ok().and_then(Result::ok);
+        answer.filter(|answer| !answer.is_empty()).or_else(|| failure(question))
     }
 
     /// Asks the resolver, from a port of its own: nobody else can guess where the answer is awaited.
-    async fn ask(&self, question: &[u8]) -> io::Result<Vec<u8>> {
+    async fn ask_by_udp(&self, question: &[u8]) -> io::Result<Vec<u8>> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
         self.mark(&socket)?;
         socket.connect(self.resolver).await?;
@@ -234,25 +277,37 @@ fn reply<'a>(question: &Packet<'a>, code: RCODE) -> Packet<'a> {
     reply
 }
 
-/// The answer for the host's names; `None` for all others. Without an address there are no such names.
-fn answer(bytes: &[u8], host: Option<Ipv4Addr>) -> Option<Vec<u8>> {
+/// The answer for names that are known; `None` for all others.
+fn answer(bytes: &[u8], host: Ipv4Addr, known: &Known) -> Option<Vec<u8>> {
     let question = question(bytes)?;
     let asked = question.questions.first()?;
-    let name = asked.qname.to_string();
-    if !HOST_NAMES.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+    let name = asked.qname.to_string().to_ascii_lowercase();
+    let (code, addresses) = if HOST_NAMES.contains(&name.as_str()) {
+        // Without an address there is no such name.
+        let code = if known.reach_host { RCODE::NoError } else { RCODE::NameError };
+        (code, known.reach_host.then_some(host.into()).into_iter().collect())
+    } else if matches!(asked.qtype, QTYPE::TYPE(TYPE::A | TYPE::AAAA)) {
+        // As on the host: only what asks for addresses looks there.
+        (RCODE::NoError, known.names.get(&name)?.clone())
+    } else {
         return None;
-    }
-    let mut reply = reply(&question, if host.is_some() { RCODE::NoError } else { RCODE::NameError });
-    let wants_address = matches!(asked.qtype, QTYPE::TYPE(TYPE::A) | QTYPE::ANY)
-        && matches!(asked.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY);
-    if let Some(address) = host.filter(|_| wants_address) {
-        let address = RData::A(A { address: address.into() });
-        reply.answers.push(ResourceRecord::new(asked.qname.clone(), CLASS::IN, TTL, address));
+    };
+    let mut reply = reply(&question, code);
+    if matches!(asked.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY) {
+        let data = addresses.into_iter().filter_map(|address| match (address, asked.qtype) {
+            (IpAddr::V4(ip), QTYPE::TYPE(TYPE::A) | QTYPE::ANY) => Some(RData::A(A { address: ip.into() })),
+            (IpAddr::V6(ip), QTYPE::TYPE(TYPE::AAAA) | QTYPE::ANY) => {
+                Some(RData::AAAA(AAAA { address: ip.into() }))
+            }
+            _ => None,
+        });
+        let record = |data| ResourceRecord::new(asked.qname.clone(), CLASS::IN, TTL, data);
+        reply.answers.extend(data.map(record));
     }
     reply.build_bytes_vec().ok()
 }
 
-/// What is said when the resolver does not answer.
+/// What is said when nobody answers.
 fn failure(bytes: &[u8]) -> Option<Vec<u8>> {
     reply(&question(bytes)?, RCODE::ServerFailure).build_bytes_vec().ok()
 }

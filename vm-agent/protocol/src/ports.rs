@@ -27,5 +27,7 @@ pub const PORTS: GuestPort = GuestPort(1029);
 pub const FORWARD: GuestPort = GuestPort(1030);
 /// `Dial` with a `udp` target, then `Datagram` frames both ways.
 pub const DATAGRAMS: GuestPort = GuestPort(1031);
+/// `Resolve`, then `NamesAsk` from the guest and `NamesAnswer` from the host.
+pub const NAMES: GuestPort = GuestPort(1032);
 /// `FileEvents` frames from the host: what changed in shared folders.
 pub const FILE_EVENTS: GuestPort = GuestPort(1064);

@@ -74,8 +74,20 @@ fn examples() -> Vec<(&'static str, Vec<u8>)> {
                     content: b"ca".to_vec(),
                 }],
                 engine_config: "{}".into(),
+                ..v1::Configure::default()
             })),
         ),
+        (
+            "request-configure-names",
+            request(request::Call::Configure(v1::Configure {
+                search: vec!["corp.example".into()],
+                host_names: vec![v1::HostName { name: "nas".into(), addresses: vec!["10.1.1.1".into()] }],
+                ..v1::Configure::default()
+            })),
+        ),
+        ("resolve", v1::Resolve {}.encode_to_vec()),
+        ("names-ask", v1::NamesAsk { id: 7, question: b"q".to_vec(), stream: true }.encode_to_vec()),
+        ("names-answer", v1::NamesAnswer { id: 7, answer: b"a".to_vec() }.encode_to_vec()),
         (
             "reply-shares",
             reply(reply::Result::Shares(v1::SharesState {
@@ -207,6 +219,9 @@ fn a_message_with_fields_of_the_future_is_still_understood() {
             n if n.starts_with("answer") => v1::PortsAnswer::decode(&bytes[..]).map(|_| ()),
             "datagram" => v1::Datagram::decode(&bytes[..]).map(|_| ()),
             "file-events" => v1::FileEvents::decode(&bytes[..]).map(|_| ()),
+            "resolve" => v1::Resolve::decode(&bytes[..]).map(|_| ()),
+            "names-ask" => v1::NamesAsk::decode(&bytes[..]).map(|_| ()),
+            "names-answer" => v1::NamesAnswer::decode(&bytes[..]).map(|_| ()),
             "follow" => v1::Follow::decode(&bytes[..]).map(|_| ()),
             _ => v1::LogRecord::decode(&bytes[..]).map(|_| ()),
         };

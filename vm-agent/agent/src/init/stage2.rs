@@ -247,9 +247,6 @@ impl Boot {
         if let Err(error) = network.apply("eth0") {
             wrong.push(error.to_string());
         }
-        if let Err(error) = std::fs::write("/run/resolv.conf", format!("nameserver {}\n", network.resolver)) {
-            wrong.push(format!("failed to write /run/resolv.conf: {error}"));
-        }
         if let Err(error) = guest.configuration.network_is_up(&network, &self.reaper).await {
             wrong.push(error.to_string());
         }
