@@ -15,10 +15,10 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use virtiofsd::{
@@ -42,6 +42,8 @@ mod root;
 const FRESH: Duration = Duration::from_secs(1);
 /// The same where the watcher tells it at once.
 const VOUCHED: Duration = Duration::from_secs(60);
+/// How long a request may be under way that has read attributes before a loan ended.
+const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Bits of an inode that are the export's own.
 const BITS: u32 = 48;
 const OWN: u64 = (1 << BITS) - 1;
@@ -108,6 +110,11 @@ pub(crate) struct Inner {
     skipped: RwLock<Vec<Vec<u8>>>,
     ids: (u32, u32),
     files: u64,
+    /// One loan at a time, or one that ends would end another's.
+    loan: Mutex<()>,
+    /// Whose permissions were lent, and when last; see [`Inner::lending`].
+    lent: RwLock<HashMap<(u64, u64), Instant>>,
+    lends: AtomicBool,
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
@@ -149,6 +156,9 @@ impl Shares {
             skipped: RwLock::default(),
             ids,
             files,
+            loan: Mutex::default(),
+            lent: RwLock::default(),
+            lends: AtomicBool::new(false),
         })))
     }
 }
@@ -313,6 +323,9 @@ impl Inner {
             attr.uid = GuestUid::from(uid);
             attr.gid = GuestGid::from(gid);
         }
+        if self.lends.load(Ordering::Acquire) {
+            self.undo_loan(export, inode, attr);
+        }
         self.timeout(&known)
     }
 
@@ -369,28 +382,72 @@ impl Inner {
     }
 
     /// Does something that the guest's kernel has allowed, and the host's may not: the person's own file may forbid its
-    /// owner what root in a container can do. The permission is lent for the moment and taken back.
+    /// owner what root in a container can do. The permission is lent for the moment and taken back, and the guest never
+    /// sees it.
     fn lending<T>(&self, export: &Export, inode: u64, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
         let refused = match act() {
             Err(error) if error.raw_os_error() == Some(libc::EACCES) => error,
             done => return done,
         };
-        let Ok((attr, _)) = export.fs.getattr(context(), inode, None) else { return Err(refused) };
-        let needed = if attr.mode & libc::S_IFMT == libc::S_IFDIR { 0o700 } else { 0o600 };
-        // The library maps no ids: what it shows is what the host has.
-        if attr.mode & needed == needed || attr.uid.into_inner() != self.ids.0 {
+        let ours = || match export.fs.getattr(context(), inode, None) {
+            // The library maps no ids: what it shows is what the host has.
+            Ok((attr, _)) if attr.uid.into_inner() == self.ids.0 => Some(attr),
+            _ => None,
+        };
+        if ours().is_none() {
             return Err(refused);
+        }
+        // A rename needs two, of one thread.
+        let loan = (!LENDING.get()).then(|| self.loan.lock().unwrap_or_else(PoisonError::into_inner));
+        let Some(attr) = ours() else { return Err(refused) };
+        let needed = if attr.mode & libc::S_IFMT == libc::S_IFDIR { 0o700 } else { 0o600 };
+        if attr.mode & needed == needed {
+            return act();
         }
         let chmod = |mode: u32| {
             let set = SetattrIn { mode, ..SetattrIn::default() };
             self.touched(export, inode);
             export.fs.setattr(context(), inode, set, None, virtiofsd::fuse::SetattrValid::MODE)
         };
-        chmod(attr.mode & 0o7777 | needed)?;
-        let done = act();
-        let _ = chmod(attr.mode & 0o7777);
+        self.lent_now(export, inode);
+        let outermost = !LENDING.replace(true);
+        let done = chmod(attr.mode & 0o7777 | needed).and_then(|_| act());
+        // Unless somebody has set another meanwhile.
+        let now = export.fs.getattr(context(), inode, None);
+        if now.is_ok_and(|(now, _)| now.mode == attr.mode | needed) {
+            let _ = chmod(attr.mode & 0o7777);
+        }
+        if outermost {
+            LENDING.set(false);
+        }
+        self.lent_now(export, inode);
+        drop(loan);
         done
     }
+
+    fn lent_now(&self, export: &Export, inode: u64) {
+        let mut lent = write(&self.lent);
+        lent.retain(|_, last| last.elapsed() < UNDER_WAY);
+        lent.insert((export.number, inode), Instant::now());
+        self.lends.store(true, Ordering::Release);
+    }
+
+    /// What was just read of a file may be what was lent: it is read again while nothing is.
+    fn undo_loan(&self, export: &Export, inode: u64, attr: &mut Attr) {
+        let last = read(&self.lent).get(&(export.number, inode)).copied();
+        if last.is_none_or(|last| last.elapsed() > UNDER_WAY) {
+            return;
+        }
+        let _loan = (!LENDING.get()).then(|| self.loan.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Ok((now, _)) = export.fs.getattr(context(), inode, None) {
+            attr.mode = now.mode;
+        }
+    }
+}
+
+thread_local! {
+    /// This thread has the loan.
+    static LENDING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// Our own requests.

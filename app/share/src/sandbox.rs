@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags},
+    fs::{CWD, Mode, OFlags, ResolveFlags},
     mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags},
 };
 use virtiofsd::seccomp::{SeccompAction, enable_seccomp};
@@ -75,14 +75,26 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).map_err(Into::into)
 }
 
-/// A copy of the mounts at `path`, attached nowhere: `..` ends at its root. What is mounted below comes along.
+/// Opens what is at `path` and nowhere else: a link in any part of it is an error. A guest that may write above could put one
+/// there at any moment, and would be served what it leads to.
+///
+/// # Errors
+/// `ELOOP` for a link; that of the system call otherwise.
+pub(crate) fn open_exactly(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?)
+}
+
+/// A copy of the mounts at the folder `at`, attached nowhere: `..` ends at its root. What is mounted below comes along.
 ///
 /// # Errors
 /// That of the system call that failed.
-pub(crate) fn detached(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    let tree = rustix::mount::open_tree(CWD, path, flags)?;
+pub(crate) fn detached(at: impl AsFd, read_only: bool) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = rustix::mount::open_tree(at, c"", flags)?;
     let mut set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     if read_only {
         set |= MOUNT_ATTR_RDONLY;

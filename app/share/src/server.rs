@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{FileType, OFlags};
 use virtiofsd_vhost::vhost_user::Listener;
 
 use crate::{
@@ -205,18 +206,23 @@ impl Server {
         }
         let path = &export.path;
         let said = |error: io::Error| format!("failed to share `{}`: {error}", path.display());
-        // A link would lead elsewhere tomorrow: who asks has followed it already.
-        let found = std::fs::symlink_metadata(path).map_err(said)?;
-        let (folder, only) = if found.is_dir() {
-            (path.as_path(), None)
-        } else if found.is_file() {
-            let name = path.file_name().map(|name| name.as_encoded_bytes().to_vec());
-            (path.parent().unwrap_or(Path::new("/")), name)
-        } else {
-            return Err(format!(
-                "failed to share `{}`: only folders and files can be shared",
-                path.display()
-            ));
+        let flags = OFlags::PATH;
+        // Who asks has followed links already; one that is there now was put there since, maybe by the guest.
+        let place = sandbox::open_exactly(path, flags).map_err(said)?;
+        let found = rustix::fs::fstat(&place).map_err(|error| said(error.into()))?;
+        let (folder, only) = match FileType::from_raw_mode(found.st_mode) {
+            FileType::Directory => (place, None),
+            FileType::RegularFile => {
+                let folder = path.parent().unwrap_or(Path::new("/"));
+                let name = path.file_name().map(|name| name.as_encoded_bytes().to_vec());
+                (sandbox::open_exactly(folder, flags).map_err(said)?, name)
+            }
+            _ => {
+                return Err(format!(
+                    "failed to share `{}`: only folders and files can be shared",
+                    path.display()
+                ));
+            }
         };
         let tree = sandbox::detached(folder, export.read_only).map_err(said)?;
         self.order(&Order::Add { id: export.id.clone(), only }, Some(&tree))

@@ -15,11 +15,8 @@ use std::{
     io,
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, OwnedFd},
-        unix::{
-            ffi::OsStrExt,
-            fs::{DirEntryExt, MetadataExt},
-        },
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
     sync::{
@@ -31,14 +28,17 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    fs::{
+        Dir, FileType, OFlags, Stat,
+        inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    },
 };
 use slipway_protocol::v1;
 
 use crate::{
     echo::{Deed, Echoes},
     events::Sender,
-    guest_path,
+    guest_path, sandbox,
 };
 
 /// How long an event is held, for its echo to arrive and its repetitions to be seen.
@@ -54,8 +54,7 @@ const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_FROM)
     .union(WatchFlags::MOVED_TO)
-    .union(WatchFlags::ONLYDIR)
-    .union(WatchFlags::DONT_FOLLOW);
+    .union(WatchFlags::ONLYDIR);
 
 const CREATE: u32 = ReadFlags::CREATE.bits();
 const DELETE: u32 = ReadFlags::DELETE.bits();
@@ -239,10 +238,10 @@ impl Watcher {
             self.folders.iter().filter(|(_, folder)| !kept(folder)).map(|(wd, _)| *wd).collect();
         gone.into_iter().for_each(|wd| self.unwatch(wd));
         for root in roots {
-            match std::fs::symlink_metadata(&root) {
-                Ok(found) if found.is_dir() => self.watch_below(root, false),
-                Ok(_) => self.watch_file(&root),
-                Err(_) => {}
+            match state(&root) {
+                Some(found) if is_dir(&found) => self.watch_below(root, false),
+                Some(_) => self.watch_file(&root),
+                None => {}
             }
         }
         self.publish();
@@ -270,22 +269,26 @@ impl Watcher {
             }
             return;
         }
-        self.watch_one(folder, Some(HashSet::from([name])));
+        if let Ok(found) = open(folder) {
+            self.watch_one(folder, &found, Some(HashSet::from([name])));
+        }
     }
 
-    /// Watches a folder; false when that is not possible.
-    fn watch_one(&mut self, path: &Path, only: Option<HashSet<Vec<u8>>>) -> bool {
+    /// Watches a folder, which is `open`; false when that is not possible.
+    fn watch_one(&mut self, path: &Path, open: &OwnedFd, only: Option<HashSet<Vec<u8>>>) -> bool {
         if only.is_none()
             && let Some(known) = self.by_path.get(path).and_then(|wd| self.folders.get_mut(wd))
         {
             known.only = None;
             return true;
         }
-        match inotify::add_watch(&self.inotify, path, MASK) {
+        // By its descriptor: the path may lead elsewhere by now.
+        let at = format!("/proc/self/fd/{}", open.as_raw_fd());
+        match inotify::add_watch(&self.inotify, at, MASK) {
             Ok(wd) => {
                 // Known under another path before it moved.
                 self.forget(wd);
-                let ino = std::fs::metadata(path).map_or(0, |found| found.ino());
+                let ino = rustix::fs::fstat(open).map_or(0, |found| found.st_ino);
                 self.folders.insert(wd, Folder { path: path.to_owned(), ino, only });
                 self.by_path.insert(path.to_owned(), wd);
                 true
@@ -310,28 +313,40 @@ impl Watcher {
 
     /// Watches a folder and all below it. With `tell`, what is there already is told as created.
     fn watch_below(&mut self, root: PathBuf, tell: bool) {
-        let mut open = vec![root];
-        while let Some(path) = open.pop() {
-            if self.excluded(&path) || !self.watch_one(&path, None) {
+        let mut below = vec![root];
+        while let Some(path) = below.pop() {
+            if self.excluded(&path) {
+                continue;
+            }
+            // Gone again, or a link by now, or not ours to look into.
+            let Ok(folder) = open(&path) else { continue };
+            if !self.watch_one(&path, &folder, None) {
                 // At the limit every further folder would fail too.
                 if self.now.unwatched.is_some() {
                     return;
                 }
                 continue;
             }
+            let ino = rustix::fs::fstat(&folder).map_or(0, |found| found.st_ino);
             // After the watch: what comes between is told twice, never not at all.
-            let Ok(entries) = std::fs::read_dir(&path) else { continue };
-            let ino = std::fs::metadata(&path).map_or(0, |found| found.ino());
+            let Ok(entries) = Dir::new(folder) else { continue };
             for entry in entries.flatten() {
-                let dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                if tell {
-                    let name = entry.file_name().as_bytes().to_vec();
-                    let mask = if dir { CREATE | ISDIR } else { CREATE };
-                    self.told.insert((path.clone(), name.clone()));
-                    self.hold(mask, 0, path.clone(), ino, name);
+                let name = entry.file_name().to_bytes();
+                if name == b"." || name == b".." {
+                    continue;
                 }
-                if dir && entry.ino() != 0 {
-                    open.push(entry.path());
+                let entry_path = path.join(OsStr::from_bytes(name));
+                let dir = match entry.file_type() {
+                    FileType::Unknown => state(&entry_path).is_some_and(|found| is_dir(&found)),
+                    kind => kind == FileType::Directory,
+                };
+                if tell {
+                    let mask = if dir { CREATE | ISDIR } else { CREATE };
+                    self.told.insert((path.clone(), name.to_vec()));
+                    self.hold(mask, 0, path.clone(), ino, name.to_vec());
+                }
+                if dir {
+                    below.push(entry_path);
                 }
             }
         }
@@ -410,7 +425,7 @@ impl Watcher {
         self.sender.overflow(all);
         // Folders may have come without a word.
         for root in self.wanted.paths.clone() {
-            if root.is_dir() {
+            if state(&root).is_some_and(|found| is_dir(&found)) {
                 self.watch_below(root, false);
             }
         }
@@ -457,13 +472,13 @@ impl Watcher {
             return false;
         }
         let path = one.folder.join(OsStr::from_bytes(&one.name));
-        let Ok(found) = std::fs::symlink_metadata(path) else { return false };
+        let Some(found) = state(&path) else { return false };
         if one.mask & ATTRIB != 0 {
-            return self.echoes.attributes(found.ino(), now);
+            return self.echoes.attributes(found.st_ino, now);
         }
-        let mtime =
-            (found.mtime() as u64).saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec() as u64);
-        one.mask & (MODIFY | CLOSE_WRITE) != 0 && self.echoes.content(found.ino(), mtime, found.size())
+        let mtime = (found.st_mtime as u64).saturating_mul(1_000_000_000).saturating_add(found.st_mtime_nsec);
+        one.mask & (MODIFY | CLOSE_WRITE) != 0
+            && self.echoes.content(found.st_ino, mtime, found.st_size as u64)
     }
 }
 
@@ -472,8 +487,22 @@ fn another_name(one: &Held) -> u32 {
     if one.mask & CREATE == 0 || one.mask & ISDIR != 0 {
         return 0;
     }
-    let found = std::fs::symlink_metadata(one.folder.join(OsStr::from_bytes(&one.name)));
-    if found.is_ok_and(|found| found.nlink() > 1) { ATTRIB } else { 0 }
+    let found = state(&one.folder.join(OsStr::from_bytes(&one.name)));
+    if found.is_some_and(|found| found.st_nlink > 1) { ATTRIB } else { 0 }
+}
+
+/// Opens a folder that is there without a link on the way: what a guest has put in its place since is not looked into.
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    sandbox::open_exactly(path, OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
+/// How what is at `path` stands, a link itself and not what it leads to.
+fn state(path: &Path) -> Option<Stat> {
+    rustix::fs::fstat(sandbox::open_exactly(path, OFlags::PATH).ok()?).ok()
+}
+
+fn is_dir(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::Directory
 }
 
 /// An event for the guest, where the folder is there.

@@ -13,7 +13,8 @@ use crate::owner::{ATTRIBUTE, LONGEST, Owner};
 
 impl Inner {
     pub(super) fn read_owner(&self, export: &Export, inode: u64) -> Owner {
-        match export.fs.getxattr(context(), inode, ATTRIBUTE, LONGEST) {
+        // Also of a folder that its owner has closed to themselves.
+        match self.lending(export, inode, || export.fs.getxattr(context(), inode, ATTRIBUTE, LONGEST)) {
             Ok(GetxattrReply::Value(value)) => Owner::parse(&value),
             _ => Owner::default(),
         }

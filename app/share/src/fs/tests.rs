@@ -1,13 +1,12 @@
-use std::{
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    path::Path,
-    sync::atomic::AtomicBool,
-};
+use std::{os::unix::fs::MetadataExt, path::Path};
 
 use virtiofsd::fuse::SetattrValid;
 
 use super::*;
 use crate::echo;
+
+mod escape;
+mod ordinary;
 
 /// Shares in this thread's own current folder, as the worker has them but for its confinement.
 fn shares() -> (Shares, File) {
@@ -153,24 +152,6 @@ fn an_owner_that_a_container_sets_is_remembered_and_the_file_stays_the_persons()
 }
 
 #[test]
-fn a_file_of_the_person_that_forbids_its_owner_opens_for_root_in_a_container() {
-    // Root on the host is forbidden nothing, so this tells something for an ordinary user only; it must hold for both.
-    let (shares, _heard) = shares();
-    let dir = tempfile::tempdir().expect("folder");
-    let file = dir.path().join("object");
-    std::fs::write(&file, "x").expect("writes");
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).expect("chmod");
-    shares.add("one", tree(dir.path()), None).expect("adds");
-    let entry = walk(&shares, &["one", "object"]).expect("there");
-    shares.open(who(0), entry.inode, false, libc::O_RDWR as u32).expect("opens");
-    assert_eq!(
-        std::fs::metadata(&file).expect("there").mode() & 0o777,
-        0o400,
-        "the permission was given back"
-    );
-}
-
-#[test]
 fn a_watched_tree_may_be_believed_for_long_and_its_gaps_too() {
     let (shares, mut heard) = shares();
     let dir = tempfile::tempdir().expect("folder");
@@ -197,60 +178,4 @@ fn a_watched_tree_may_be_believed_for_long_and_its_gaps_too() {
     shares.vouch(&[], Vec::new(), false);
     assert_eq!(timeout(&["one", "app", "src"]), FRESH);
     assert!(shares.lookup(who(0), src, c"missing").is_err());
-}
-
-#[test]
-fn swapping_a_folder_for_a_link_a_hundred_thousand_times_opens_nothing_outside() {
-    let (shares, _heard) = shares();
-    let dir = tempfile::tempdir().expect("folder");
-    let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
-    std::fs::create_dir_all(inside.join("real")).expect("makes");
-    std::fs::create_dir(&outside).expect("makes");
-    std::fs::write(inside.join("real/file"), "inside").expect("writes");
-    std::fs::write(outside.join("file"), "the secret").expect("writes");
-    std::fs::write(outside.join("victim"), "v").expect("writes");
-    symlink(&outside, inside.join("link")).expect("links");
-    shares.add("one", tree(&inside), None).expect("adds");
-    let root = walk(&shares, &["one"]).expect("there").inode;
-    let done = AtomicBool::new(false);
-    let swaps = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let at = rustix::fs::open(&inside, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())
-                .expect("opens");
-            while !done.load(Ordering::Relaxed) {
-                let flags = rustix::fs::RenameFlags::EXCHANGE;
-                rustix::fs::renameat_with(&at, "real", &at, "link", flags).expect("swaps");
-                swaps.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-        let mut reached = 0;
-        let flags = (libc::O_CREAT | libc::O_RDWR) as u32;
-        while swaps.load(Ordering::Relaxed) < 100_000 {
-            let Ok(entry) = shares.lookup(who(0), root, c"real") else { continue };
-            if let Ok(file) = shares.lookup(who(0), entry.inode, c"file") {
-                reached += 1;
-                assert_eq!(file.attr.size, 6, "a file outside was found");
-                shares.forget(who(0), file.inode, 1);
-            }
-            for victim in [c"victim", c"fresh"] {
-                let _ = shares.unlink(who(0), entry.inode, victim);
-            }
-            if let Ok((made, handle, _)) =
-                shares.create(who(0), entry.inode, c"fresh", 0o644, false, flags, 0, bare())
-            {
-                shares
-                    .release(who(0), made.inode, flags, handle.expect("open"), false, false, None)
-                    .expect("closes");
-                let _ = shares.rename(who(0), entry.inode, c"fresh", entry.inode, c"victim", 0);
-                shares.forget(who(0), made.inode, 1);
-            }
-            shares.forget(who(0), entry.inode, 1);
-        }
-        done.store(true, Ordering::Relaxed);
-        assert!(reached > 100, "the race was run: {reached}");
-    });
-    let left: Vec<_> = std::fs::read_dir(&outside).expect("lists").flatten().map(|e| e.file_name()).collect();
-    assert_eq!(left.len(), 2, "{left:?}");
-    assert_eq!(std::fs::read_to_string(outside.join("victim")).expect("reads"), "v");
 }

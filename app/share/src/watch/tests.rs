@@ -1,4 +1,7 @@
-use std::{io::Read, os::unix::net::UnixStream};
+use std::{
+    io::Read,
+    os::unix::{fs::MetadataExt, net::UnixStream},
+};
 
 use slipway_protocol::Message;
 
@@ -174,4 +177,23 @@ fn of_a_single_file_only_its_own_events_are_told() {
     std::fs::write(watch.path("mine"), "x").expect("writes");
     let told = watch.told("end");
     assert!(told.iter().all(|t| t.ends_with(" mine")) && !told.is_empty(), "{told:?}");
+}
+
+#[test]
+fn a_link_that_takes_a_folder_s_place_is_not_watched_behind() {
+    let mut watch = prepared(&[]);
+    let outside = watch.dir.path().join("outside");
+    std::fs::create_dir_all(outside.join("sub")).expect("makes");
+    std::fs::create_dir_all(watch.path("in/sub")).expect("makes");
+    watch.told("made");
+    // Between the decision to watch `in/sub` and the watch, the guest puts a link there.
+    std::fs::rename(watch.path("in"), watch.path("was")).expect("renames");
+    std::os::unix::fs::symlink(&outside, watch.path("in")).expect("links");
+    let paths = vec![watch.root(), watch.path("in/sub")];
+    watch.handle.watch(Wanted { paths: vec![watch.path("in/sub")], exclude: Vec::new() });
+    assert_eq!(watch.handle.standing().watches, 0, "nothing is there but a link that leads outside");
+    watch.handle.watch(Wanted { paths, exclude: Vec::new() });
+    std::fs::write(outside.join("sub/secret"), "").expect("writes");
+    let told = watch.told("end");
+    assert!(!told.iter().any(|line| line.contains("secret")), "{told:?}");
 }
