@@ -27,6 +27,7 @@ use crate::{config, guest::Inside};
 
 mod binds;
 mod containers;
+mod json;
 mod review;
 
 pub(crate) use containers::follow;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Every byte passes as it came, but for bodies that the review replaces and requests that it refuses. Each direction ends
-//! on its own. What is not understood is never held back: it becomes bytes.
+//! on its own. What is not understood is never held back: it becomes bytes. Only a body that is to be reviewed and cannot be
+//! read whole (too long, cut off, in broken chunks) goes nowhere: the engine might make more of it than the review.
 
 use std::io;
 
@@ -140,11 +141,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, A: AsyncWrite + Unpin> Request
                 }
             };
             match (&head.creates, head.body) {
-                (Some(_), Body::Length(_) | Body::Chunked) => {
-                    if !self.create(&head).await? || head.last {
-                        return self.bytes().await;
-                    }
-                }
+                (Some(_), Body::Length(_) | Body::Chunked) => match self.create(&head).await? {
+                    None if head.last => return self.bytes().await,
+                    None => {}
+                    Some((status, message)) => return self.end(status, message).await,
+                },
                 _ if head.last => return self.bytes().await,
                 (_, Body::Length(length)) => {
                     self.pass(head.length).await?;
@@ -249,26 +250,46 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, A: AsyncWrite + Unpin> Request
         }
     }
 
-    /// Holds one request back for its review. False when it could not be read as such: it is still there, unread.
-    async fn create(&mut self, head: &Head) -> io::Result<bool> {
+    /// Refuses what cannot be read as a request, and with it the rest of the connection. What the client still sends is read,
+    /// or it would not hear why.
+    async fn end(&mut self, status: u16, message: &str) -> io::Result<()> {
+        let answer = refusal(status, message, true);
+        self.answers.lock().await.write_all(&answer).await?;
+        loop {
+            self.read.clear();
+            if !self.more().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Holds one request back for its review. Says why when its body cannot be read whole.
+    async fn create(&mut self, head: &Head) -> io::Result<Option<(u16, &'static str)>> {
+        let too_long = Some((413, "the request's body is longer than 4 MiB, and is not passed on unseen"));
+        let broken = Some((400, "the request's body is cut off or broken"));
+        if matches!(head.body, Body::Length(length) if length > LONGEST as u64) {
+            return Ok(too_long);
+        }
         if head.expects {
             self.answers.lock().await.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
         let (body, end) = match head.body {
-            Body::Length(length) if length <= LONGEST as u64 => {
+            Body::Length(length) => {
                 let end = head.length + length as usize;
                 while self.read.len() < end {
                     if !self.more().await? {
-                        return Ok(false);
+                        return Ok(broken);
                     }
                 }
                 (self.read[head.length..end].to_vec(), end)
             }
-            Body::Length(_) => return Ok(false),
             Body::Chunked => {
                 let mut body = Vec::new();
-                let Some(end) = self.chunks(Some(&mut body), head.length).await? else { return Ok(false) };
-                (body, end)
+                match self.chunks(Some(&mut body), head.length).await? {
+                    Some(end) => (body, end),
+                    None if self.read.len() > LONGEST => return Ok(too_long),
+                    None => return Ok(broken),
+                }
             }
         };
         let asked = Review { path: head.path.clone(), body };
@@ -282,19 +303,25 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin, A: AsyncWrite + Unpin> Request
             }
             Verdict::Refuse { status, message } => {
                 self.read.advance(end);
-                let answer = refusal(status, &message);
+                let answer = refusal(status, &message, false);
                 self.answers.lock().await.write_all(&answer).await?;
             }
         }
-        Ok(true)
+        Ok(None)
     }
 }
 
-fn refusal(status: u16, message: &str) -> Bytes {
+fn refusal(status: u16, message: &str, last: bool) -> Bytes {
     let body = serde_json::json!({ "message": message }).to_string();
-    let reason = if status == 503 { "Service Unavailable" } else { "Bad Request" };
+    let reason = match status {
+        413 => "Content Too Large",
+        503 => "Service Unavailable",
+        _ => "Bad Request",
+    };
     let fields = "Content-Type: application/json\r\nServer: Slipway";
-    format!("HTTP/1.1 {status} {reason}\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
+    let close = if last { "Connection: close\r\n" } else { "" };
+    let length = body.len();
+    format!("HTTP/1.1 {status} {reason}\r\n{fields}\r\n{close}Content-Length: {length}\r\n\r\n{body}").into()
 }
 
 #[cfg(test)]

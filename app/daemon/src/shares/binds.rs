@@ -1,8 +1,9 @@
 //! Which folders of the host a request to the engine names, and how to name others in it. Pure.
 
-use serde_json::Value;
 use slipway_relay::http::Kind;
 use slipway_share::guest_path;
+
+use super::json::Json;
 
 /// A folder of the host that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,22 +14,41 @@ pub(super) struct Source {
     pub(super) made: bool,
 }
 
+type See<'a> = dyn FnMut(&Source) -> Option<String> + 'a;
+
 /// Calls `see` with every source; what it returns takes the source's place. True when something was replaced.
-pub(super) fn visit(kind: Kind, body: &mut Value, see: &mut dyn FnMut(&Source) -> Option<String>) -> bool {
+pub(super) fn visit(kind: Kind, body: &mut Json, see: &mut See<'_>) -> bool {
     let mut changed = false;
     match kind {
         Kind::Container => {
-            for bind in items(body, "/HostConfig/Binds") {
-                let Some((source, rest)) = bind.as_str().and_then(split) else { continue };
-                if let Some(other) = see(&Source { path: source.to_owned(), made: true }) {
-                    *bind = Value::String(format!("{other}{rest}"));
-                    changed = true;
+            for host in body.fields("HostConfig") {
+                for bind in host.fields("Binds").flat_map(Json::items) {
+                    let Some((source, rest)) = bind.text().and_then(split) else { continue };
+                    if let Some(other) = see(&Source { path: source.to_owned(), made: true }) {
+                        *bind = Json::Text(format!("{other}{rest}"));
+                        changed = true;
+                    }
+                }
+                for mount in host.fields("Mounts").flat_map(Json::items) {
+                    changed |= mounted(mount, see);
                 }
             }
-            changed |= mounts(items(body, "/HostConfig/Mounts"), see);
         }
-        Kind::Service => changed |= mounts(items(body, "/TaskTemplate/ContainerSpec/Mounts"), see),
-        Kind::Volume => changed |= volume(body, see),
+        Kind::Service => {
+            for task in body.fields("TaskTemplate") {
+                for container in task.fields("ContainerSpec") {
+                    for mount in container.fields("Mounts").flat_map(Json::items) {
+                        changed |= mounted(mount, see);
+                    }
+                }
+            }
+        }
+        Kind::Volume => {
+            let drivers = texts(body.fields("Driver"));
+            for found in body.fields("DriverOpts") {
+                changed |= options(&drivers, found, see);
+            }
+        }
     }
     changed
 }
@@ -40,59 +60,61 @@ fn split(bind: &str) -> Option<(&str, &str)> {
     Some(bind.split_at(at))
 }
 
-/// The list at a place of the body, if there is one. Clients send anything: indexing to write panics at what is no object.
-fn items<'a>(body: &'a mut Value, place: &str) -> &'a mut [Value] {
-    body.pointer_mut(place).and_then(Value::as_array_mut).map_or(&mut [], Vec::as_mut_slice)
+fn texts<'a>(values: impl Iterator<Item = &'a mut Json>) -> Vec<String> {
+    values.filter_map(|value| value.text().map(str::to_owned)).collect()
 }
 
-fn mounts(mounts: &mut [Value], see: &mut dyn FnMut(&Source) -> Option<String>) -> bool {
+/// A place's text, when it is a path, seen and maybe replaced.
+fn place(value: &mut Json, made: bool, see: &mut See<'_>) -> bool {
+    let Some(path) = value.text().filter(|path| path.starts_with('/')).map(str::to_owned) else {
+        return false;
+    };
+    match see(&Source { path, made }) {
+        Some(other) => {
+            *value = Json::Text(other);
+            true
+        }
+        None => false,
+    }
+}
+
+fn mounted(mount: &mut Json, see: &mut See<'_>) -> bool {
     let mut changed = false;
-    for mount in mounts {
-        match mount["Type"].as_str() {
-            Some("bind") => {
-                let made = mount["BindOptions"]["CreateMountpoint"].as_bool().unwrap_or(false);
-                let source =
-                    mount["Source"].as_str().filter(|source| source.starts_with('/')).map(str::to_owned);
-                if let Some(other) = source.and_then(|path| see(&Source { path, made })) {
-                    mount["Source"] = Value::String(other);
-                    changed = true;
+    let types = texts(mount.fields("Type"));
+    if types.iter().any(|kind| kind == "bind") {
+        let makes = |options: &mut Json| {
+            options.fields("CreateMountpoint").any(|made| *made == Json::Other(true.into()))
+        };
+        let made = mount.fields("BindOptions").any(makes);
+        for source in mount.fields("Source") {
+            changed |= place(source, made, see);
+        }
+    }
+    if types.iter().any(|kind| kind == "volume") {
+        for volume in mount.fields("VolumeOptions") {
+            for config in volume.fields("DriverConfig") {
+                let drivers = texts(config.fields("Name"));
+                for found in config.fields("Options") {
+                    changed |= options(&drivers, found, see);
                 }
             }
-            Some("volume") => {
-                let name = mount["VolumeOptions"]["DriverConfig"]["Name"].as_str().map(str::to_owned);
-                if let Some(found) = mount.pointer_mut("/VolumeOptions/DriverConfig/Options") {
-                    changed |= options(name.as_deref(), found, see);
-                }
-            }
-            _ => {}
         }
     }
     changed
 }
 
-fn volume(body: &mut Value, see: &mut dyn FnMut(&Source) -> Option<String>) -> bool {
-    let driver = body["Driver"].as_str().map(str::to_owned);
-    body.pointer_mut("/DriverOpts").is_some_and(|found| options(driver.as_deref(), found, see))
-}
-
-/// The local driver's `type=none, o=bind, device=PATH`.
-fn options(
-    driver: Option<&str>,
-    options: &mut Value,
-    see: &mut dyn FnMut(&Source) -> Option<String>,
-) -> bool {
-    let binds =
-        options["o"].as_str().is_some_and(|o| o.split(',').any(|word| word == "bind" || word == "rbind"));
-    let local = matches!(driver, None | Some("" | "local"));
-    let device =
-        options["device"].as_str().filter(|path| local && binds && path.starts_with('/')).map(str::to_owned);
-    match device.and_then(|path| see(&Source { path, made: false })) {
-        Some(other) => {
-            options["device"] = Value::String(other);
-            true
-        }
-        None => false,
+/// The local driver's `type=none, o=bind, device=PATH`. Of what is said several times any may be the one that counts.
+fn options(drivers: &[String], options: &mut Json, see: &mut See<'_>) -> bool {
+    let local = drivers.is_empty() || drivers.iter().any(|name| name.is_empty() || name == "local");
+    let says_bind = |o: &String| o.split(',').any(|word| word == "bind" || word == "rbind");
+    if !local || !texts(options.entries("o")).iter().any(says_bind) {
+        return false;
     }
+    let mut changed = false;
+    for device in options.entries("device") {
+        changed |= place(device, false, see);
+    }
+    changed
 }
 
 /// The engine's own way with a path: `//a/./b/../c/` is `/a/c`.
@@ -117,12 +139,20 @@ pub(super) fn on_host(path: &std::path::Path) -> std::path::PathBuf {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn sources(kind: Kind, mut body: Value) -> Vec<(String, bool)> {
-        let mut found = Vec::new();
+    fn read(body: &str) -> Json {
+        Json::parse(body.as_bytes()).expect("JSON")
+    }
+
+    fn sources(kind: Kind, body: Value) -> Vec<(String, bool)> {
+        said(kind, &body.to_string())
+    }
+
+    fn said(kind: Kind, body: &str) -> Vec<(String, bool)> {
+        let (mut found, mut body) = (Vec::new(), read(body));
         let changed = visit(kind, &mut body, &mut |source| {
             found.push((source.path.clone(), source.made));
             None
@@ -155,13 +185,50 @@ mod tests {
     }
 
     #[test]
+    fn no_spelling_and_no_repetition_hides_a_folder() {
+        for (kind, body) in [
+            (Kind::Container, r#"{"hostconfig":{"binds":["/a:/b"]}}"#),
+            (Kind::Container, r#"{"HOSTCONFIG":{"MOUNTS":[{"TYPE":"bind","SOURCE":"/a"}]}}"#),
+            (Kind::Container, r#"{"HostConfig":{"Binds":["/a:/b"]},"HostConfig":{"Memory":1}}"#),
+            (Kind::Container, r#"{"HostConfig":{"Binds":["/a:/b"],"binds":[]}}"#),
+            (
+                Kind::Container,
+                r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"x","source":"/a","type":"tmpfs"}]}}"#,
+            ),
+            (Kind::Container, "{\"Ho\u{17f}tConfig\":{\"Bind\u{17f}\":[\"/a:/b\"]}}"),
+            (
+                Kind::Service,
+                r#"{"tasktemplate":{"containerSpec":{"mounts":[{"type":"bind","source":"/a"}]}}}"#,
+            ),
+            (
+                Kind::Service,
+                r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[{"type":"volume","volumeoptions":{"driverconfig":
+                    {"options":{"type":"none","o":"bind","device":"/a"}}}}]}}}"#,
+            ),
+            (Kind::Volume, r#"{"driveropts":{"type":"none","o":"bind","device":"/a"}}"#),
+            (
+                Kind::Volume,
+                r#"{"DriverOpts":{"o":"bind","o":"ro","device":"/a","type":"none"},"driver":"local"}"#,
+            ),
+        ] {
+            assert_eq!(
+                said(kind, body),
+                [("/a".to_owned(), false)].map(|(path, made)| (path, made || body.contains(":/b"))),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
     fn a_source_is_replaced_and_nothing_else() {
-        let mut body =
+        let body =
             json!({ "Image": "x", "HostConfig": { "Binds": ["/etc/localtime:/etc/localtime:ro", "/a:/b"] } });
+        let mut body = read(&body.to_string());
         let changed = visit(Kind::Container, &mut body, &mut |source| {
             (source.path == "/etc/localtime").then(|| "/run/host/etc/localtime".into())
         });
         let expected = json!(["/run/host/etc/localtime:/etc/localtime:ro", "/a:/b"]);
+        let body = serde_json::to_value(&body).expect("JSON");
         assert!(changed && body["HostConfig"]["Binds"] == expected && body["Image"] == "x", "{body}");
     }
 
@@ -175,7 +242,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_body_makes_it_panic(text in "[\\[\\]{}\":,a-zA-Z0-9/ ]{0,200}", kind in 0..3usize) {
-            if let Ok(mut body) = serde_json::from_str::<Value>(&text) {
+            if let Ok(mut body) = Json::parse(text.as_bytes()) {
                 let kind = [Kind::Container, Kind::Service, Kind::Volume][kind];
                 visit(kind, &mut body, &mut |_| Some("/x".into()));
             }

@@ -8,7 +8,6 @@ use std::{
     sync::Arc,
 };
 
-use serde_json::Value;
 use slipway_api::{Problem, paths::Paths};
 use slipway_relay::http::{Review, Verdict, creates};
 use slipway_share::guest_path::{self, Whose};
@@ -18,6 +17,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     Entry, Shares,
     binds::{self, Source},
+    json::Json,
     shareable,
 };
 use crate::config;
@@ -60,8 +60,11 @@ impl Reviewer {
     /// Judges one request. What it asks for is shared by then, or it is refused.
     pub(crate) async fn judge(&self, asked: &Review) -> Verdict {
         let Some(kind) = creates(&asked.path) else { return Verdict::Pass };
-        // What is no JSON the engine itself refuses best.
-        let Ok(mut body) = serde_json::from_slice::<Value>(&asked.body) else { return Verdict::Pass };
+        // Not left to the engine: what is not understood here, it might understand.
+        let mut body = match Json::parse(&asked.body) {
+            Ok(body) => body,
+            Err(error) => return refuse(format!("invalid JSON: {error}")),
+        };
         let mut sources = Vec::new();
         binds::visit(kind, &mut body, &mut |source| {
             sources.push(source.clone());
@@ -221,6 +224,55 @@ mod tests {
             .await
             .expect("adds");
         assert_eq!(create(&reviewer, &[format!("{shown}/below/new:/data")]).await, Verdict::Pass);
+    }
+
+    #[tokio::test]
+    async fn every_request_that_names_a_folder_is_judged_however_it_is_spelled() {
+        let (_dir, dir) = dir();
+        let reviewer = reviewer(&dir, "");
+        let data = dir.join("data");
+        std::fs::create_dir(&data).expect("makes");
+        let shown = data.to_str().expect("UTF-8");
+        let volume = |options: &str| {
+            format!(r#"{{"Name":"v","{options}":{{"type":"none","o":"bind","device":"{shown}"}}}}"#)
+        };
+        let bodies = [
+            ("/containers/create", format!(r#"{{"hostconfig":{{"binds":["{shown}:/x"]}}}}"#)),
+            (
+                "/v1.47/containers/create",
+                format!(r#"{{"HostConfig":{{"Binds":["{shown}:/x"]}},"HostConfig":{{}}}}"#),
+            ),
+            (
+                "/containers/cre%61te",
+                format!(r#"{{"HostConfig":{{"Mounts":[{{"Type":"bind","Source":"{shown}"}}]}}}}"#),
+            ),
+            (
+                "/services/create",
+                format!(
+                    r#"{{"TaskTemplate":{{"ContainerSpec":{{"Mounts":[{{"type":"bind","source":"{shown}"}}]}}}}}}"#
+                ),
+            ),
+            (
+                "/services/abc/update?version=1",
+                format!(
+                    r#"{{"taskTemplate":{{"containerSpec":{{"mounts":[{{"Type":"bind","Source":"{shown}"}}]}}}}}}"#
+                ),
+            ),
+            ("/volumes/create", volume("DriverOpts")),
+            ("/volumes/create", volume("driveropts")),
+        ];
+        for (path, body) in bodies {
+            let asked = Review { path: path.into(), body: body.clone().into_bytes() };
+            let verdict = reviewer.judge(&asked).await;
+            let Verdict::Refuse { status: 400, message } = verdict else {
+                panic!("{path} {body}: {verdict:?}")
+            };
+            assert!(message.contains(&format!("{shown} is not shared with Slipway")), "{message}");
+        }
+        // What is not understood does not pass either.
+        let asked = Review { path: "/containers/create".into(), body: b"{\"HostConfig\":".to_vec() };
+        let Verdict::Refuse { message, .. } = reviewer.judge(&asked).await else { panic!("it passes") };
+        assert!(message.starts_with("invalid JSON: "), "{message}");
     }
 
     #[tokio::test]

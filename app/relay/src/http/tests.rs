@@ -94,6 +94,36 @@ async fn a_replaced_body_gets_its_own_length() {
 }
 
 #[tokio::test]
+async fn a_body_that_cannot_be_looked_at_whole_goes_nowhere() {
+    let head = "POST /v1.47/containers/create HTTP/1.1\r\nHost: d\r\n";
+    let bodies = [
+        // Longer than is held back, in both framings.
+        (
+            format!("Content-Length: {}\r\n\r\n{}", LONGEST + 1, "x".repeat(LONGEST + 1)),
+            "413 Content Too Large",
+        ),
+        (
+            format!(
+                "Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+                format!("10000\r\n{}\r\n", "x".repeat(1 << 16)).repeat(70)
+            ),
+            "413 Content Too Large",
+        ),
+        (format!("Transfer-Encoding: chunked\r\n\r\nfffffff\r\n{}", "x".repeat(1 << 20)), "400 Bad Request"),
+        // Whose JSON is whole, and which is not.
+        ("Content-Length: 9\r\n\r\n{}".to_owned(), "400 Bad Request"),
+        ("Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nzz\r\n".to_owned(), "400 Bad Request"),
+    ];
+    for (body, status) in bodies {
+        let sent = [GET, format!("{head}{body}").as_bytes()].concat();
+        let (engine, client, asked) = carried(&[&sent], Verdict::Pass, b"").await;
+        let client = String::from_utf8(client).expect("text");
+        assert!(engine == GET && asked.is_empty(), "{}", body.len());
+        assert!(client.contains(status) && client.contains("Connection: close"), "{status}: {client}");
+    }
+}
+
+#[tokio::test]
 async fn after_a_hijack_or_an_upgrade_nothing_is_looked_at() {
     let after = CREATE;
     for head in [
@@ -160,6 +190,14 @@ fn requests_that_name_folders_are_known_in_every_version() {
     assert_eq!(creates("/containers/create"), Some(Kind::Container));
     assert_eq!(creates("/v1.24/services/abc/update?version=3"), Some(Kind::Service));
     assert_eq!(creates("/v1.47/volumes/create"), Some(Kind::Volume));
+    for spelled in [
+        "/v1.47/containers/cre%61te",
+        "/containers%2Fcreate?x=%",
+        "http://docker/v1.47/containers/create",
+        "//containers/create/",
+    ] {
+        assert_eq!(creates(spelled), Some(Kind::Container), "{spelled}");
+    }
     for other in ["/v1.47/containers/json", "/containers/create/x", "/networks/create", "/", "", "/volumes"] {
         assert_eq!(creates(other), None, "{other}");
     }
