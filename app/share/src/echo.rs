@@ -48,6 +48,8 @@ pub(crate) enum Echo {
     },
     /// Mode, times, owner or extended attributes of that inode number.
     Attributes(u64),
+    /// The guest did nothing, and is to: soon no more files can be open for it.
+    Full,
 }
 
 impl Echo {
@@ -69,6 +71,7 @@ impl Echo {
                 bytes.push(6);
                 bytes.extend_from_slice(&ino.to_ne_bytes());
             }
+            Self::Full => bytes.push(7),
         }
         bytes
     }
@@ -83,6 +86,7 @@ impl Echo {
             4 => name(Deed::MovedTo),
             5 => Some(Self::Content { ino: number(1)?, mtime: number(9)?, size: number(17)? }),
             6 => Some(Self::Attributes(number(1)?)),
+            7 => Some(Self::Full),
             _ => None,
         }
     }
@@ -127,6 +131,7 @@ pub(crate) struct Echoes {
     attributes: HashMap<u64, Instant>,
     /// In the order in which they came, to be forgotten.
     order: VecDeque<(Instant, Echo)>,
+    full: bool,
 }
 
 impl Echoes {
@@ -146,6 +151,10 @@ impl Echoes {
             Echo::Name(deed, ino, name) => *self.names.entry((*deed, *ino, name.clone())).or_default() += 1,
             Echo::Content { ino, mtime, size } => drop(self.contents.insert(*ino, (*mtime, *size))),
             Echo::Attributes(ino) => drop(self.attributes.insert(*ino, now)),
+            Echo::Full => {
+                self.full = true;
+                return;
+            }
         }
         self.order.push_back((now, echo));
     }
@@ -175,6 +184,11 @@ impl Echoes {
             None => return false,
         }
         true
+    }
+
+    /// Is the guest to let go of files, since this was asked last?
+    pub(crate) fn take_full(&mut self) -> bool {
+        std::mem::take(&mut self.full)
     }
 
     /// Was it the guest that did this to a name? Answers yes as often as it did it.

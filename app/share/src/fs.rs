@@ -36,6 +36,7 @@ use crate::{
 
 mod ops;
 mod owners;
+mod room;
 mod root;
 
 /// How long the guest may believe what it saw where nobody tells it of changes.
@@ -109,7 +110,7 @@ pub(crate) struct Inner {
     /// Names of folders that are not watched, wherever they are.
     skipped: RwLock<Vec<Vec<u8>>>,
     ids: (u32, u32),
-    files: u64,
+    room: room::Room,
     /// One loan at a time, or one that ends would end another's.
     loan: Mutex<()>,
     /// Whose permissions were lent, and when last; see [`Inner::lending`].
@@ -140,8 +141,9 @@ fn plain(name: &CStr) -> io::Result<&CStr> {
 }
 
 impl Shares {
-    /// Nothing is shared yet. `proc_fd` is the folder of this process's descriptors, `files` how many may be open.
-    pub(crate) fn new(proc_fd: File, echo: Teller, files: u64) -> io::Result<Self> {
+    /// Nothing is shared yet. `proc_fd` is the folder of this process's descriptors, `files` how many may be open, and
+    /// `threads` how many serve the guest.
+    pub(crate) fn new(proc_fd: File, echo: Teller, files: u64, threads: usize) -> io::Result<Self> {
         let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Ok(Self(Arc::new(Inner {
             exports: RwLock::default(),
@@ -155,7 +157,7 @@ impl Shares {
             held: RwLock::default(),
             skipped: RwLock::default(),
             ids,
-            files,
+            room: room::Room::new(files, threads),
             loan: Mutex::default(),
             lent: RwLock::default(),
             lends: AtomicBool::new(false),
@@ -177,7 +179,7 @@ impl Inner {
             announce_submounts: true,
             // Or each write would ask for an attribute first. The kernel itself clears what must be cleared.
             killpriv_v2: true,
-            guest_fd_limit: self.files,
+            guest_fd_limit: self.room.files,
             ..Config::default()
         };
         let fs = self.inside(&tree, || PassthroughFs::new(config))?;
@@ -290,6 +292,9 @@ impl Inner {
         found.refs += 1;
         found.parent = parent;
         found.vouched = found.vouched.max(vouched);
+        let grown = if found.refs == 1 { known.len() } else { 1 };
+        drop(known);
+        self.look_for_room(grown);
     }
 
     fn leave(&self, export: &Export, inode: u64, count: u64) {
@@ -385,6 +390,7 @@ impl Inner {
     /// owner what root in a container can do. The permission is lent for the moment and taken back, and the guest never
     /// sees it.
     fn lending<T>(&self, export: &Export, inode: u64, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let act = || self.with_room(&act);
         let refused = match act() {
             Err(error) if error.raw_os_error() == Some(libc::EACCES) => error,
             done => return done,

@@ -176,6 +176,9 @@ struct Watcher {
 impl Watcher {
     fn run(mut self, orders: &Receiver<(Wanted, Done)>, woken: &OwnedFd) {
         loop {
+            if self.echoes.take_full() {
+                self.sender.send(vec![v1::FileEvent::default()]);
+            }
             let wait = self.held.first().map(|first| {
                 let left = HOLD.saturating_sub(first.at.elapsed());
                 Timespec { tv_sec: 0, tv_nsec: left.as_nanos() as _ }

@@ -82,7 +82,9 @@ fn serve(
     if !found.complete() {
         return Err("it is not confined".into());
     }
-    let shares = Shares::new(proc_fd, echo, files)?;
+    // More than one, so that what waits for room does not keep the guest from making some.
+    let threads = std::thread::available_parallelism().map_or(4, usize::from).clamp(4, 8);
+    let shares = Shares::new(proc_fd, echo, files, threads)?;
     let orders = shares.clone();
     std::thread::Builder::new().name("orders".into()).spawn(move || {
         if let Err(error) = obey(&orders, &control) {
@@ -91,7 +93,6 @@ fn serve(
         // Nobody is left to say what is shared.
         std::process::exit(0)
     })?;
-    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     let backend = VhostUserFsBackendBuilder::default().set_thread_pool_size(threads).build(shares)?;
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let mut daemon = VhostUserDaemon::new("share".into(), Arc::new(backend), memory)

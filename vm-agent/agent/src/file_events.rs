@@ -31,6 +31,8 @@ use crate::serve::{ServeError, Stream};
 
 /// What the module listens on.
 const DEVICE: &str = "/dev/slipway-fsnotify";
+/// Where the kernel is told to forget names and inodes that nobody uses.
+const FORGET: &str = "/proc/sys/vm/drop_caches";
 /// Bytes that the module takes at once, and of one record before its texts.
 const LONGEST: usize = 1 << 16;
 const HEAD: usize = 16;
@@ -114,6 +116,13 @@ impl FileEvents {
     }
 
     fn deliver(&self, batch: &[FileEvent]) {
+        let (asks, batch): (Vec<_>, Vec<_>) = batch.iter().partition(|event| event.mask == 0);
+        if !asks.is_empty() {
+            // What it remembers of other file systems goes too; it is read again from the disk or the host's own cache.
+            if let Err(error) = std::fs::write(FORGET, "2") {
+                eprintln!("slipway-agent: files cannot be forgotten: {error}");
+            }
+        }
         match &mut *lock(&self.module) {
             Ok(module) => {
                 let roots = lock(&self.roots);
@@ -128,7 +137,9 @@ impl FileEvents {
                 }
                 write(module, &records);
             }
-            Err(_) => batch.iter().map(touched).collect::<HashSet<_>>().iter().for_each(|path| touch(path)),
+            Err(_) => {
+                batch.into_iter().map(touched).collect::<HashSet<_>>().iter().for_each(|path| touch(path))
+            }
         }
     }
 }

@@ -10,11 +10,16 @@ mod ordinary;
 
 /// Shares in this thread's own current folder, as the worker has them but for its confinement.
 fn shares() -> (Shares, File) {
+    roomy(10_000)
+}
+
+/// The same with room for so many files.
+fn roomy(files: u64) -> (Shares, File) {
     sandbox::own_folder().expect("own folder");
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let proc_fd = rustix::fs::open("/proc/self/fd", flags, rustix::fs::Mode::empty()).expect("proc");
     let (teller, heard) = echo::channel().expect("channel");
-    let shares = Shares::new(proc_fd.into(), teller, 10_000).expect("shares");
+    let shares = Shares::new(proc_fd.into(), teller, files, 4).expect("shares");
     shares.init(FsOptions::empty()).expect("init");
     (shares, heard)
 }
@@ -178,4 +183,36 @@ fn a_watched_tree_may_be_believed_for_long_and_its_gaps_too() {
     shares.vouch(&[], Vec::new(), false);
     assert_eq!(timeout(&["one", "app", "src"]), FRESH);
     assert!(shares.lookup(who(0), src, c"missing").is_err());
+}
+
+#[test]
+fn who_lists_more_files_than_may_be_open_is_served_as_the_guest_lets_go() {
+    let (shares, mut heard) = roomy(200);
+    let dir = tempfile::tempdir().expect("folder");
+    for number in 0..1000 {
+        std::fs::write(dir.path().join(number.to_string()), "x").expect("writes");
+    }
+    shares.add("one", tree(dir.path()), None).expect("adds");
+    let root = walk(&shares, &["one"]).expect("there").inode;
+    let known = Mutex::new(Vec::new());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // What the guest does when it is asked.
+        scope.spawn(|| {
+            let mut echoes = echo::Echoes::default();
+            while !done.load(Ordering::Relaxed) {
+                echoes.hear(&mut heard, Instant::now());
+                if echoes.take_full() {
+                    let gone: Vec<u64> = std::mem::take(&mut *known.lock().expect("lock"));
+                    gone.into_iter().for_each(|inode| shares.forget(who(0), inode, 1));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        for number in 0..1000 {
+            let file = shares.lookup(who(0), root, &name(&number.to_string())).expect("there is room");
+            known.lock().expect("lock").push(file.inode);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }

@@ -1,0 +1,88 @@
+//! Room for descriptors. Each file that the guest remembers is an open one here, and only so many may be: the guest, which
+//! remembers for as long as it has memory, is asked to let go in time. What finds no room nevertheless waits for that.
+//!
+//! ```text
+//!   worker: three quarters are taken ─echo─▶ outer process ─event without a mask─▶ agent: drops what is not in use ─▶ FORGET
+//! ```
+
+use std::{
+    io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{Inner, read};
+use crate::echo::Echo;
+
+/// New files between two counts of all.
+const EACH: usize = 64;
+/// Between two requests to the guest.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a request waits for room: a guest by emulation needs some hundred milliseconds to let go.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// What there is room for, and who waits.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// Files that may be open.
+    pub(super) files: u64,
+    /// Threads that serve the guest; one at least must hear what it lets go.
+    threads: usize,
+    waiting: AtomicUsize,
+    asked: Mutex<Option<Instant>>,
+}
+
+fn is_full<T>(done: &io::Result<T>) -> bool {
+    let error = done.as_ref().err().and_then(io::Error::raw_os_error);
+    matches!(error, Some(libc::ENFILE | libc::EMFILE))
+}
+
+impl Room {
+    pub(super) fn new(files: u64, threads: usize) -> Self {
+        Self { files, threads, waiting: AtomicUsize::new(0), asked: Mutex::default() }
+    }
+}
+
+impl Inner {
+    /// One export knows `grown` files now.
+    pub(super) fn look_for_room(&self, grown: usize) {
+        if grown.is_multiple_of(EACH) {
+            let taken: usize = read(&self.exports).values().map(|export| read(&export.known).len()).sum();
+            if taken as u64 > self.room.files / 4 * 3 {
+                self.ask_for_room();
+            }
+        }
+    }
+
+    fn ask_for_room(&self) {
+        let mut asked = self.room.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.is_none_or(|last| last.elapsed() >= PAUSE) {
+            *asked = Some(Instant::now());
+            self.echo.tell(&Echo::Full);
+        }
+    }
+
+    /// Does something that needs a descriptor, as soon as there is one.
+    pub(super) fn with_room<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let mut done = act();
+        if !is_full(&done) {
+            return done;
+        }
+        self.ask_for_room();
+        if self.room.waiting.fetch_add(1, Ordering::SeqCst) + 1 < self.room.threads {
+            let deadline = Instant::now() + PATIENCE;
+            while is_full(&done) && Instant::now() < deadline {
+                std::thread::sleep(AGAIN);
+                self.ask_for_room();
+                done = act();
+            }
+        }
+        self.room.waiting.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+}
