@@ -97,6 +97,8 @@ struct Server {
     sandbox: Sandbox,
     watcher: watch::Handle,
     watched: Vec<PathBuf>,
+    /// What was said last to be watched.
+    asked: (Vec<PathBuf>, Vec<String>, bool),
     sender: Sender,
 }
 
@@ -142,6 +144,7 @@ impl Server {
             sandbox,
             watcher,
             watched: Vec::new(),
+            asked: Default::default(),
             sender,
         };
         for export in exports {
@@ -173,10 +176,16 @@ impl Server {
                     // Of what it does not hear it may keep nothing.
                     if self.sender.broken().is_some() && !self.watched.is_empty() {
                         self.watch(Vec::new(), Vec::new(), false);
+                    } else if self.watcher.limit_was_raised() {
+                        let (paths, exclude, vouch) = self.asked.clone();
+                        self.watch(paths, exclude, vouch);
                     }
                     Answer::Status(self.status())
                 }
-                (Call::Watch { paths, exclude, vouch }, _) => self.watch(paths, exclude, vouch),
+                (Call::Watch { paths, exclude, vouch }, _) => {
+                    self.asked = (paths.clone(), exclude.clone(), vouch);
+                    self.watch(paths, exclude, vouch)
+                }
                 (Call::Events, Some(stream)) => {
                     self.sender.connect(stream);
                     // What happened while nobody listened is lost.

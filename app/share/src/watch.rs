@@ -80,11 +80,20 @@ pub(crate) struct Wanted {
 pub(crate) struct Standing {
     pub(crate) watches: usize,
     pub(crate) unwatched: Option<String>,
+    /// The limit that is the reason, as it was.
+    pub(crate) limit: Option<String>,
     pub(crate) overflows: u64,
     pub(crate) echoes: u64,
 }
 
 type Done = ChannelSender<Standing>;
+
+/// Where the kernel says how many folders one user may watch.
+const LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
+
+fn limit() -> String {
+    std::fs::read_to_string(LIMIT).map_or_else(|_| "?".into(), |text| text.trim().to_owned())
+}
 
 /// Asks the watching thread.
 #[derive(Debug)]
@@ -105,6 +114,11 @@ impl Handle {
             }
         }
         Standing { unwatched: Some("the watcher has ended".into()), ..Standing::default() }
+    }
+
+    /// Is there a higher limit now than the one that kept it from watching everything?
+    pub(crate) fn limit_was_raised(&self) -> bool {
+        self.standing().limit.is_some_and(|before| before != limit())
     }
 
     /// How it stands now.
@@ -231,6 +245,7 @@ impl Watcher {
         }
         self.flush();
         self.now.unwatched = None;
+        self.now.limit = None;
         let same_rules = wanted.exclude == self.wanted.exclude;
         self.wanted = wanted;
         let roots = self.wanted.paths.clone();
@@ -297,12 +312,12 @@ impl Watcher {
                 true
             }
             Err(rustix::io::Errno::NOSPC) => {
-                let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_user_watches");
-                let limit = limit.as_deref().map_or("?", str::trim).to_owned();
+                let limit = limit();
                 self.now.unwatched.get_or_insert(format!(
                     "the limit of {limit} watched folders is reached; \
                      raise it: `sudo sysctl fs.inotify.max_user_watches=1048576`"
                 ));
+                self.now.limit = Some(limit);
                 false
             }
             // Gone again, or not ours to look into.

@@ -197,3 +197,37 @@ fn a_link_that_takes_a_folder_s_place_is_not_watched_behind() {
     let told = watch.told("end");
     assert!(!told.iter().any(|line| line.contains("secret")), "{told:?}");
 }
+
+/// In a user namespace of its own, whose limit is nobody else's: this test again, told so by a variable.
+#[test]
+fn at_the_limit_it_says_what_to_do_and_when_that_is_done_it_watches_all() {
+    const LIMITED: &str = "SLIPWAY_TEST_LIMITED";
+    const LIMIT: &str = "/proc/sys/user/max_inotify_watches";
+    if std::env::var_os(LIMITED).is_none() {
+        let limit = format!("echo 5 > {LIMIT} && exec \"$0\" --exact --nocapture \"$1\"");
+        let mut again = std::process::Command::new("unshare");
+        again.args(["--user", "--map-root-user", "sh", "-c", &limit]);
+        again.arg(std::env::current_exe().expect("this program"));
+        again.arg("watch::tests::at_the_limit_it_says_what_to_do_and_when_that_is_done_it_watches_all");
+        let ended = again.env(LIMITED, "1").output().expect("unshare is installed");
+        let said =
+            String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let mut watch = prepared(&[]);
+    for number in 0..10 {
+        std::fs::create_dir(watch.path(&number.to_string())).expect("makes");
+    }
+    watch.told("made");
+    let standing = watch.handle.standing();
+    assert_eq!(standing.watches, 5);
+    let why = standing.unwatched.expect("it says so");
+    assert!(why.contains("sudo sysctl fs.inotify.max_user_watches="), "{why}");
+    std::fs::write(LIMIT, "100").expect("raised");
+    let wanted = Wanted { paths: vec![watch.root()], exclude: Vec::new() };
+    let standing = watch.handle.watch(wanted);
+    assert_eq!((standing.watches, standing.unwatched), (11, None));
+    std::fs::write(watch.path("9/file"), "").expect("writes");
+    assert!(watch.told("end").contains(&"create 9/file".to_owned()));
+}
