@@ -29,7 +29,7 @@ pub(crate) const TESTS: &[Shared] = &[
 const END: &str = "the end";
 
 /// The program of the tests' containers, where they find it.
-fn program(home: &Home) -> PathBuf {
+pub(crate) fn program(home: &Home) -> PathBuf {
     let guest = std::env::var_os("SLIPWAY_TEST_GUEST").expect("`tests/run` sets SLIPWAY_TEST_GUEST");
     let program = home.path().join("watch");
     if !program.exists() {
@@ -38,25 +38,30 @@ fn program(home: &Home) -> PathBuf {
     program
 }
 
-/// A watcher that was started, and its lines.
-struct Watcher {
+/// A program that was started and runs on, and its lines.
+pub(crate) struct Watcher {
     _running: Running,
     lines: Receiver<String>,
 }
 
 impl Watcher {
+    /// Starts one whose first line is `ready`.
     fn start(command: Command) -> Self {
+        let watcher = Self::read(command);
+        assert_eq!(watcher.line(Duration::from_secs(60)), Some("ready".to_owned()));
+        watcher
+    }
+
+    pub(crate) fn read(command: Command) -> Self {
         let mut running = command.spawn();
         let out = BufReader::new(running.stdout.take().expect("a pipe"));
         let (tell, lines) = channel();
         // Ends with the program's output.
         std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
-        let watcher = Self { _running: running, lines };
-        assert_eq!(watcher.line(Duration::from_secs(60)), Some("ready".to_owned()));
-        watcher
+        Self { _running: running, lines }
     }
 
-    fn line(&self, patience: Duration) -> Option<String> {
+    pub(crate) fn line(&self, patience: Duration) -> Option<String> {
         self.lines.recv_timeout(patience).ok()
     }
 
@@ -78,6 +83,17 @@ impl Watcher {
             }
         }
     }
+}
+
+/// The host watches for a container as soon as it has started, and says so.
+pub(crate) fn watched(home: &Home, folder: &Path) {
+    home.wait_for("the folder is watched", Duration::from_secs(30), |home| {
+        let list = home.slipway(["mount", "ls", "--json"]).run().ok();
+        let list: serde_json::Value = serde_json::from_slice(&list.out).expect("JSON");
+        let watched = list["mounts"].as_array().into_iter().flatten();
+        let mut watched = watched.flat_map(|mount| mount["watched"].as_array().into_iter().flatten());
+        watched.any(|path| path.as_str() == folder.to_str())
+    });
 }
 
 /// A folder watched in a container, and one like it that only the host has, watched on the host. Both are treated alike.
@@ -105,14 +121,7 @@ impl Both {
         let with = format!("{}:/watch:ro", program.display());
         let run = home.docker(["run", "--rm", "--init", "-v", &bind, "-v", &with, "box", "/watch", "watch"]);
         let container = Watcher::start(run.args(paths(Path::new("/x"))));
-        // The host watches for a container as soon as it has started, and says so.
-        home.wait_for("the folder is watched", Duration::from_secs(30), |home| {
-            let list = home.slipway(["mount", "ls", "--json"]).run().ok();
-            let list: serde_json::Value = serde_json::from_slice(&list.out).expect("JSON");
-            let watched = list["mounts"].as_array().into_iter().flatten();
-            let mut watched = watched.flat_map(|mount| mount["watched"].as_array().into_iter().flatten());
-            watched.any(|path| path.as_str() == shared.to_str())
-        });
+        watched(home, &shared);
         Self { shared, native, host, container }
     }
 
@@ -306,7 +315,7 @@ fn echoes(home: &Home) {
     both.same();
 }
 
-fn editor(home: &Home) {
+pub(crate) fn editor(home: &Home) {
     let both = Both::start(home, "editor", &["conf"], |dir| write(&dir.join("conf"), "one"));
     for text in ["two", "three"] {
         // As vim does, and as most others do.

@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong ─▶ one machine for all: engine, streams, platforms, cli, ports, publishing, network, registries, shares, events, load ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong ─▶ one machine for all: engine, streams, platforms, cli, ports, publishing, network, registries, shares, posix, freshness, events, load ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -13,10 +13,13 @@ mod cli;
 mod crash;
 mod engine;
 mod events;
+mod freshness;
 mod load;
 mod network;
+mod ordinary;
 mod platforms;
 mod ports;
+mod posix;
 mod publishing;
 mod registries;
 mod shares;
@@ -94,12 +97,14 @@ fn main() -> ExitCode {
         network::TESTS,
         registries::TESTS,
         shares::TESTS,
+        posix::TESTS,
+        freshness::TESTS,
         events::TESTS,
         load::TESTS,
         crash::TESTS,
     ];
     trials.extend(groups.into_iter().flatten().copied().map(shared));
-    trials.extend(alone::TESTS.iter().copied().map(alone));
+    trials.extend(alone::TESTS.iter().chain(ordinary::TESTS).copied().map(alone));
     // Not seen to its end yet: `--ignored` runs it.
     trials.extend(registries::ALONE.iter().copied().map(alone).map(|trial| trial.with_ignored_flag(true)));
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -7,14 +7,18 @@
 //! | 2003 | sends back what it reads as it comes: both directions at once |
 //! | 2004 | answers with how many bytes 2002 read after its own end, all streams together |
 //!
-//! With arguments it is a program for containers of the end-to-end tests instead: `watch` ([`watch`]).
+//! With arguments it is a program for containers of the end-to-end tests instead: `watch` ([`watch`]), `posix` ([`posix`]),
+//! `look` and `poll` ([`look`]).
 
+mod look;
+mod posix;
 mod watch;
 
 use std::{
     fs::File,
     io::{self, Read, Write},
     net::Shutdown,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -33,9 +37,18 @@ const STACK: usize = 128 * 1024;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(("watch", folders)) = words.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
-        if let Err(error) = watch::run(folders) {
-            eprintln!("failed to watch: {error}");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["watch", folders @ ..] => Some(watch::run(folders)),
+        ["look", folder] => Some(look::look(Path::new(folder))),
+        ["poll", file] => Some(look::poll(Path::new(file))),
+        ["posix", folder] => Some(posix::run(Path::new(folder))),
+        ["posix", words @ ..] => Some(posix::between(words)),
+        _ => None,
+    };
+    if let Some(done) = done {
+        if let Err(error) = done {
+            eprintln!("{} failed: {error}", words[0]);
             std::process::exit(1);
         }
         return;

@@ -27,11 +27,11 @@ const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVE_SELF);
 
 /// Watches until it is killed; `ready` is its first line.
-pub(crate) fn run(folders: &[String]) -> io::Result<()> {
+pub(crate) fn run(folders: &[&str]) -> io::Result<()> {
     let queue = inotify::init(CreateFlags::CLOEXEC)?;
     let mut numbers = HashMap::new();
     for (number, folder) in folders.iter().enumerate() {
-        numbers.insert(inotify::add_watch(&queue, folder, MASK)?, number);
+        numbers.insert(inotify::add_watch(&queue, *folder, MASK)?, number);
     }
     let mut out = io::stdout().lock();
     writeln!(out, "ready")?;

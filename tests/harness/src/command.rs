@@ -5,6 +5,7 @@ use std::{
     fmt,
     io::{Read, Write},
     ops::{Deref, DerefMut},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Stdio},
     thread::JoinHandle,
@@ -58,6 +59,13 @@ impl Command {
     #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.inner.env_clear();
+        self
+    }
+
+    /// Runs as another user of this host, without any group but theirs.
+    #[must_use]
+    pub fn as_user(mut self, id: u32) -> Self {
+        self.inner.uid(id).gid(id);
         self
     }
 

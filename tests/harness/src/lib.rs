@@ -52,6 +52,7 @@ pub struct Home {
     dir: tempfile::TempDir,
     home: PathBuf,
     built: Built,
+    user: Option<u32>,
 }
 
 impl Home {
@@ -63,7 +64,7 @@ impl Home {
         // Short: sockets go below it.
         let dir = tempfile::Builder::new().prefix("slipway-").tempdir().expect("a temporary folder");
         let home = dir.path().to_owned();
-        Self { dir, home, built: built.clone() }
+        Self { dir, home, built: built.clone(), user: None }
     }
 
     /// The same with the home itself at `below` its temporary folder.
@@ -74,6 +75,18 @@ impl Home {
         let mut home = Self::empty(built);
         home.home = home.dir.path().join(below);
         std::fs::create_dir_all(&home.home).expect("made");
+        home
+    }
+
+    /// Like [`Home::new`] of another user, whose programs run as they. Only root can ask for it.
+    ///
+    /// # Panics
+    /// When the image is refused, or by anybody but root.
+    pub fn of_user(built: &Built, user: u32) -> Self {
+        let mut home = Self::empty(built);
+        std::os::unix::fs::chown(&home.home, Some(user), Some(user)).expect("given away");
+        home.user = Some(user);
+        home.install();
         home
     }
 
@@ -138,7 +151,12 @@ impl Home {
 
     fn at_home(&self, command: Command) -> Command {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        command.env_clear().env("PATH", path).env("HOME", &self.home).env("TERM", "dumb")
+        let command = command.env_clear().env("PATH", path).env("HOME", &self.home).env("TERM", "dumb");
+        // Not in a folder that they may not enter.
+        match self.user {
+            Some(user) => command.as_user(user).in_dir(&self.home),
+            None => command,
+        }
     }
 
     /// `slipway status --json`.
