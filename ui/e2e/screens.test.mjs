@@ -121,6 +121,19 @@ onPage("an image is run with a port and a volume", { hash: "/images" }, async ({
   assert.deepEqual(body.HostConfig.Mounts, [{ Type: "volume", Source: "shop_uploads", Target: "/data", ReadOnly: false }]);
 });
 
+onPage("what is written before the image is known stays, and what it exposes is offered beside it", { hash: "/images", script: { inspectLate: 1500 } }, async ({ page, target }) => {
+  await page.getByRole("button", { name: "Run shop/api:2.4" }).click();
+  await page.getByLabel("Name", { exact: true }).fill("early");
+  await page.getByRole("button", { name: "Add a port" }).click();
+  await page.getByLabel("Port on this computer").fill("9000");
+  await page.getByLabel("Port in the container").fill("9001");
+  await page.getByLabel("Port in the container").nth(1).waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Run", exact: true }).click();
+  await page.getByRole("region", { name: "early" }).waitFor();
+  const { body } = target.acts.find((a) => a.path.startsWith("/containers/create"));
+  assert.deepEqual(body.HostConfig.PortBindings, { "9001/tcp": [{ HostPort: "9000" }] });
+});
+
 onPage("an image is loaded from a file with progress, and can be cancelled", { hash: "/images", script: { transferSteps: 60 } }, async ({ page, target }) => {
   const load = async () => {
     await page.getByRole("button", { name: "Actions", exact: true }).click();

@@ -1,16 +1,17 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { Setting } from "../backend";
 import type { Container } from "../engine/types";
 import { rank, type Entry } from "../shell/palette-entries";
 import { readUsage } from "../state/meters.svelte";
 import { address, parse } from "../state/route.svelte";
 import { ago, bytes, memory } from "../texts/format";
-import { nextNanosecond } from "./containers/follow-logs";
+import { containers } from "../engine/containers";
+import { followLogs, nextNanosecond } from "./containers/follow-logs";
 import { keyOf, rowsOf, type View } from "./containers/rows";
 import { stateWords } from "./containers/state-words";
 import { instruction } from "./images/instruction";
 import { LayerProgress } from "./images/layers";
-import { config, firstForm, mistakes, words } from "./images/run-config";
+import { config, emptyForm, mistakes, offer, words } from "./images/run-config";
 import { jsonObjectMistake } from "./settings/daemon-json";
 import { kindOf, sectionOf } from "./settings/kinds";
 
@@ -41,7 +42,8 @@ describe("the run dialog", () => {
     expect(words(`sh -c "echo 'a b' \\"c\\"" x\\ y ''`)).toEqual(["sh", "-c", `echo 'a b' "c"`, "x y", ""]);
   });
   it("begins with what the image exposes and leaves out what is not filled in", () => {
-    const form = firstForm({ Config: { ExposedPorts: { "80/tcp": {}, "53/udp": {} }, Volumes: { "/data": {} } } } as never);
+    const form = emptyForm();
+    offer(form, { Config: { ExposedPorts: { "80/tcp": {}, "53/udp": {} }, Volumes: { "/data": {} } } } as never);
     form.ports[0].host = "8080";
     form.volumes[0].source = "/home/a";
     form.environment.push({ name: "A", value: "b=c" }, { name: "", value: "x" });
@@ -55,7 +57,7 @@ describe("the run dialog", () => {
     });
   });
   it("tells every mistake at once", () => {
-    const form = firstForm(null);
+    const form = emptyForm();
     form.ports.push({ host: "70000", container: "80", protocol: "tcp" }, { host: "80", container: "", protocol: "tcp" });
     form.volumes.push({ source: "v", target: "data", readOnly: false });
     const wrong = mistakes(form);
@@ -118,6 +120,7 @@ it("numbers are told as a person reads them", () => {
   expect([0, 999, 1000, 1_310_000, 438_000_000, 29_600_000_000].map(bytes)).toEqual(["0 B", "999 B", "1.00 KB", "1.31 MB", "438 MB", "29.6 GB"]);
   expect(memory(84 * 1048576)).toBe("84 MiB");
   expect(ago(1000, 1000 + 86400 * 3)).toBe("3 days ago");
+  expect(ago(0)).toBe("–");
 });
 
 it("the machine's numbers are read, and what is no such line is not", () => {
@@ -130,4 +133,18 @@ it("the machine's numbers are read, and what is no such line is not", () => {
 it("a log goes on behind the last line that was seen", () => {
   expect(nextNanosecond("2026-11-27T00:00:00.999999999Z")).toBe(`${Date.parse("2026-11-27T00:00:01Z") / 1000}.000000000`);
   expect(nextNanosecond("2026-11-27T00:00:00.5Z")).toBe(`${Date.parse("2026-11-27T00:00:00Z") / 1000}.500000001`);
+});
+
+it("a log that is followed anew loses no line that came just before", () => {
+  const asked = vi.spyOn(containers, "logs").mockImplementation(async (_id, _tty, _tail, since, _follow, onLine) => {
+    if (since === undefined) onLine("stdout", "2026-11-27T00:00:00.5Z first");
+  });
+  const after = { time: "" };
+  const shown: string[] = [];
+  const follow = () => followLogs("id", "name", false, after, (lines) => shown.push(...lines.map((l) => l.text)), () => {}, "");
+  follow()();
+  follow()();
+  expect(asked.mock.calls.map((call) => call[3])).toEqual([undefined, nextNanosecond("2026-11-27T00:00:00.5Z")]);
+  expect(shown).toEqual(["first"]);
+  asked.mockRestore();
 });

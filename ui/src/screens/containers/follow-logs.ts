@@ -43,7 +43,10 @@ export function followLogs(
     );
   return () => {
     stop.abort();
+    if (timer === undefined) return;
+    // `after` counts these as shown already: who follows on would not get them again.
     clearTimeout(timer);
+    flush();
   };
 }
 

@@ -26,14 +26,20 @@ export interface RunForm {
   removeAfter: boolean;
 }
 
-/** A first form: the image's exposed ports and volumes are there to be filled in. */
-export function firstForm(image: ImageDetail | null): RunForm {
-  const ports = Object.keys(image?.Config?.ExposedPorts ?? {}).map((port): PortRow => {
+export const emptyForm = (): RunForm => ({ name: "", command: "", ports: [], volumes: [], environment: [], restart: "no", removeAfter: false });
+
+/**
+ * Puts the image's exposed ports and volumes first, to be filled in. The image may be known late: what the person has written by
+ * then stays as it is.
+ */
+export function offer(form: RunForm, image: ImageDetail): void {
+  const ports = Object.keys(image.Config?.ExposedPorts ?? {}).map((port): PortRow => {
     const [container, protocol] = port.split("/");
     return { host: "", container, protocol: protocol === "udp" ? "udp" : "tcp" };
   });
-  const volumes = Object.keys(image?.Config?.Volumes ?? {}).map((target): VolumeRow => ({ source: "", target, readOnly: false }));
-  return { name: "", command: "", ports, volumes, environment: [], restart: "no", removeAfter: false };
+  const volumes = Object.keys(image.Config?.Volumes ?? {}).map((target): VolumeRow => ({ source: "", target, readOnly: false }));
+  form.ports.unshift(...ports.filter((port) => !form.ports.some((p) => p.container === port.container && p.protocol === port.protocol)));
+  form.volumes.unshift(...volumes.filter((volume) => !form.volumes.some((v) => v.target === volume.target)));
 }
 
 /** Words as a shell would cut them: quotes keep spaces, a backslash the next character. */
