@@ -5,12 +5,20 @@ export type Theme = (typeof THEMES)[number];
 
 const KEY = "slipway.theme";
 
+const kept = (): Theme => THEMES.find((t) => t === localStorage.getItem(KEY)) ?? "system";
+
 class Look {
-  theme = $state<Theme>(THEMES.find((t) => t === localStorage.getItem(KEY)) ?? "system");
+  theme = $state<Theme>(kept());
   #systemDark = $state(matchMedia("(prefers-color-scheme: dark)").matches);
 
   constructor() {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (e) => (this.#systemDark = e.matches));
+    // Another tab of the same browser changed it.
+    addEventListener("storage", (event) => {
+      if (event.key !== KEY) return;
+      this.theme = kept();
+      this.#apply();
+    });
     this.#apply();
   }
 

@@ -23,8 +23,9 @@ export function memory(n: number): string {
 
 export const percent = (n: number): string => `${n >= 9.95 ? Math.round(n) : n.toFixed(1)} %`;
 
-/** How long ago, in the largest unit that is not nothing. */
+/** How long ago, in the largest unit that is not nothing. What was built to be the same each time says 1970, which is no age. */
 export function ago(seconds: number, now = Date.now() / 1000): string {
+  if (!(seconds > 0)) return "–";
   const s = Math.max(0, now - seconds);
   if (s < 60) return "just now";
   if (s < 3600) return `${Math.floor(s / 60)} min ago`;
