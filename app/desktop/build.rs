@@ -31,6 +31,7 @@ fn window() {
         "open_external",
         "notify",
         "start_daemon",
+        "build_history",
         "platform",
         "autostart",
         "set_autostart",

@@ -27,7 +27,10 @@ use slipway_api::{
     exec,
 };
 
-use crate::exchange::{Answered, ExchangeError, exchange};
+use crate::{
+    credentials,
+    exchange::{Answered, ExchangeError, exchange},
+};
 
 /// Longest answer that is collected, in bytes.
 pub const LONGEST_ANSWER: usize = 64 << 20;
@@ -35,12 +38,11 @@ pub const LONGEST_ANSWER: usize = 64 << 20;
 const LONGEST_REFUSAL: usize = 64 << 10;
 /// Longest path with its query, in bytes.
 const LONGEST_PATH: usize = 32 << 10;
+/// Who asks a registry, for the engine to say there.
+const REGISTRY_AUTH: HeaderName = HeaderName::from_static("x-registry-auth");
 /// Headers of a page that are passed on; the rest is between the page and its front.
-const PASSED: [HeaderName; 3] = [
-    header::CONTENT_TYPE,
-    HeaderName::from_static("x-registry-auth"),
-    HeaderName::from_static("x-registry-config"),
-];
+const PASSED: [HeaderName; 3] =
+    [header::CONTENT_TYPE, REGISTRY_AUTH, HeaderName::from_static("x-registry-config")];
 
 /// Who is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -128,6 +130,8 @@ pub struct Bridge {
     control: PathBuf,
     /// Where the daemon said that the engine is. Forgotten when nobody is there.
     engine: Arc<Mutex<Option<PathBuf>>>,
+    tools: Option<PathBuf>,
+    docker_config: Option<PathBuf>,
 }
 
 impl Bridge {
@@ -137,7 +141,27 @@ impl Bridge {
             api: ApiClient::new(api_sock),
             control: api_sock.to_owned(),
             engine: Arc::new(Mutex::new(None)),
+            tools: None,
+            docker_config: credentials::config_dir(),
         }
+    }
+
+    /// With the folder of the docker client that Slipway brought, for a computer that has no other.
+    #[must_use]
+    pub fn with_tools(mut self, dir: PathBuf) -> Self {
+        self.tools = Some(dir);
+        self
+    }
+
+    /// With another folder of docker's configuration than this process's own.
+    #[must_use]
+    pub fn with_docker_config(mut self, dir: PathBuf) -> Self {
+        self.docker_config = Some(dir);
+        self
+    }
+
+    pub(crate) fn tools(&self) -> Option<&Path> {
+        self.tools.as_deref()
     }
 
     /// The same daemon, with types.
@@ -204,8 +228,11 @@ impl Bridge {
         self.send((ask, body)).await
     }
 
-    async fn send(&self, (ask, body): (Ask, Body)) -> Result<Response<Answered>, Problem> {
+    async fn send(&self, (mut ask, body): (Ask, Body)) -> Result<Response<Answered>, Problem> {
         let socket = self.socket(ask.target).await?;
+        if let Some(auth) = self.registry_auth(&ask).await {
+            ask.headers.insert(REGISTRY_AUTH, auth);
+        }
         let mut request =
             Request::builder().method(ask.method).uri(ask.path.as_str()).header(header::HOST, "slipway");
         if let Some(headers) = request.headers_mut() {
@@ -228,6 +255,15 @@ impl Bridge {
                     .hint("run `slipway status`")
             }
         })
+    }
+
+    /// What the person's docker configuration knows for the registry that is asked for, unless the page brought its own.
+    async fn registry_auth(&self, ask: &Ask) -> Option<HeaderValue> {
+        if ask.target != Target::Engine || ask.headers.contains_key(REGISTRY_AUTH) {
+            return None;
+        }
+        let (method, path, dir) = (ask.method.clone(), ask.path.clone(), self.docker_config.clone()?);
+        tokio::task::spawn_blocking(move || credentials::header(&method, &path, &dir)).await.ok()?
     }
 
     async fn socket(&self, target: Target) -> Result<PathBuf, Problem> {

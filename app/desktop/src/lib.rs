@@ -10,8 +10,10 @@
 //! need no web view to be built beside it.
 
 pub mod bridge;
+mod credentials;
 pub mod daemon;
 mod exchange;
+mod history;
 pub mod platform;
 pub mod serve;
 mod transfer;
@@ -19,6 +21,7 @@ mod transfer;
 mod window;
 
 pub use exchange::Answered;
+pub use history::HistoryVerb;
 pub use transfer::Transfer;
 #[cfg(feature = "window")]
 pub use window::run;

@@ -50,10 +50,14 @@ fn main() -> ExitCode {
 
 type Ended = Result<(), Box<dyn std::error::Error>>;
 
+fn bridge(paths: &Paths) -> Bridge {
+    Bridge::new(&paths.api_sock()).with_tools(paths.bin_dir())
+}
+
 fn serve(cli: &Cli, paths: &Paths) -> Ended {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let server = Server::bind(Bridge::new(&paths.api_sock()), &cli.profile, &cli.ui, cli.port).await?;
+        let server = Server::bind(bridge(paths), &cli.profile, &cli.ui, cli.port).await?;
         println!("{}", server.url());
         // The pages say what is wrong, and offer to try again.
         if let Err(problem) = daemon::ensure(&cli.profile).await {
@@ -69,7 +73,7 @@ fn serve(cli: &Cli, paths: &Paths) -> Ended {
 
 #[cfg(feature = "window")]
 fn window(cli: &Cli, paths: &Paths) -> Ended {
-    slipway_desktop::run(paths.api_sock(), cli.profile.clone(), cli.minimized)
+    slipway_desktop::run(bridge(paths), cli.profile.clone(), cli.minimized)
 }
 
 #[cfg(not(feature = "window"))]

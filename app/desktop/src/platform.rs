@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::credentials;
+
 /// The host, as far as the pages care.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,8 +25,7 @@ pub struct Platform {
 impl Platform {
     /// As this process's environment is.
     pub fn of_process(profile: &str, window: bool) -> Self {
-        let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let docker_config = var("DOCKER_CONFIG").or_else(|| var("HOME").map(|home| home.join(".docker")));
+        let docker_config = credentials::config_dir();
         Self {
             os: std::env::consts::OS.into(),
             version: env!("CARGO_PKG_VERSION").into(),

@@ -30,7 +30,7 @@ use slipway_api::Problem;
 use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
-    Transfer,
+    HistoryVerb, Transfer,
     bridge::{Ask, Bridge, Target},
     daemon,
     platform::Platform,
@@ -118,6 +118,7 @@ impl Server {
             .route("/bridge/upload", post(upload))
             .route("/bridge/download", post(download))
             .route("/bridge/start-daemon", post(start_daemon))
+            .route("/bridge/build-history", post(build_history))
             .route("/bridge/platform", post(platform))
             .route("/bridge/autostart", post(|| async { Json(()) }))
             .route("/bridge/control/{*path}", any(forward))
@@ -154,6 +155,17 @@ async fn platform(State(app): State<Arc<App>>) -> Json<Platform> {
 
 async fn start_daemon(State(app): State<Arc<App>>) -> Result<Json<()>, Refusal> {
     Ok(Json(daemon::ensure(&app.profile).await?))
+}
+
+/// What a page asks of the history of builds.
+#[derive(Debug, Deserialize)]
+struct OfHistory {
+    verb: HistoryVerb,
+    reference: Option<String>,
+}
+
+async fn build_history(State(app): State<Arc<App>>, Json(ask): Json<OfHistory>) -> Result<String, Refusal> {
+    Ok(app.bridge.build_history(ask.verb, ask.reference.as_deref()).await?)
 }
 
 /// Carries a request on, both ways, as it comes.

@@ -8,7 +8,7 @@ mod follow;
 mod open;
 mod tray;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use slipway_api::Problem;
 use tauri::{App, AppHandle, Manager, RunEvent};
@@ -31,7 +31,7 @@ pub(crate) struct Shared {
 ///
 /// # Errors
 /// No screen, or no web view.
-pub fn run(api_sock: PathBuf, profile: String, minimized: bool) -> Result<(), Box<dyn std::error::Error>> {
+pub fn run(bridge: Bridge, profile: String, minimized: bool) -> Result<(), Box<dyn std::error::Error>> {
     // Looked for first: without a screen GTK ends the process in its own way.
     let screen = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if !screen("DISPLAY") && !screen("WAYLAND_DISPLAY") {
@@ -40,7 +40,7 @@ pub fn run(api_sock: PathBuf, profile: String, minimized: bool) -> Result<(), Bo
         );
     }
     let shared = Shared {
-        bridge: Bridge::new(&api_sock),
+        bridge,
         profile: profile.clone(),
         tasks: TaskTracker::new(),
         ending: CancellationToken::new(),
@@ -83,6 +83,7 @@ pub fn run(api_sock: PathBuf, profile: String, minimized: bool) -> Result<(), Bo
             commands::open_external,
             commands::notify,
             commands::start_daemon,
+            commands::build_history,
             commands::platform,
             commands::autostart,
             commands::set_autostart,

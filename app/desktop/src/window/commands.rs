@@ -1,7 +1,7 @@
 //! What the pages can ask of the window: the bridge, the host's dialogs, and nothing else.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Shared, open, spawn, tell};
 use crate::{
-    Transfer,
+    HistoryVerb, Transfer,
     bridge::{Answer, Ask, Target, broken},
     daemon,
     platform::Platform,
@@ -66,9 +66,13 @@ impl Streams {
     /// Registers `id` until the answer is dropped.
     fn begin(&self, id: u64) -> Result<Running<'_>, Problem> {
         let end = CancellationToken::new();
-        if self.running().insert(id, end.clone()).is_some() {
-            return Err(Problem::new("bad-request", format!("there is a stream {id} already")));
-        }
+        match self.running().entry(id) {
+            // It stays whose it is.
+            Entry::Occupied(_) => {
+                return Err(Problem::new("bad-request", format!("there is a stream {id} already")));
+            }
+            Entry::Vacant(free) => free.insert(end.clone()),
+        };
         Ok(Running { streams: self, id, end, kept: false })
     }
 
@@ -400,6 +404,15 @@ pub(super) fn notify(app: AppHandle, title: &str, body: &str) {
 #[tauri::command]
 pub(super) async fn start_daemon(shared: State<'_, Shared>) -> Result<(), Problem> {
     daemon::ensure(&shared.profile).await
+}
+
+#[tauri::command]
+pub(super) async fn build_history(
+    shared: State<'_, Shared>,
+    verb: HistoryVerb,
+    reference: Option<String>,
+) -> Result<String, Problem> {
+    shared.bridge.build_history(verb, reference.as_deref()).await
 }
 
 #[tauri::command]

@@ -18,6 +18,10 @@ use crate::{
 
 /// Events come in swarms; the menu is made once for each.
 const SWARM: Duration = Duration::from_millis(200);
+/// Between two looks at how much room this computer has: no event tells of it.
+const LOOK: Duration = Duration::from_secs(60);
+/// Free bytes below which the person should know, before the machine has to wait for room.
+const SHORT: u64 = 5 << 30;
 /// Until a daemon that went is looked for again, first and at most.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
@@ -53,6 +57,8 @@ pub(super) struct Picture {
     pub(super) containers: Vec<Container>,
     /// Bytes that the data disk takes on this computer.
     pub(super) disk: Option<u64>,
+    /// Bytes that are left on this computer for it, where that is little.
+    pub(super) short: Option<u64>,
 }
 
 /// Keeps the tray true until the program ends.
@@ -80,8 +86,20 @@ async fn follow_daemon(app: &AppHandle, bridge: &Bridge, mut lines: Lines<Status
     let mut picture = Picture::default();
     let mut events: Option<Answered> = None;
     let mut refresh: Option<Instant> = None;
+    let mut look = Instant::now();
     loop {
         tokio::select! {
+            () = sleep_until(look), if picture.status.as_ref().is_some_and(engine_answers) => {
+                look = Instant::now() + LOOK;
+                let short = short(bridge).await;
+                if let (None, Some(left)) = (picture.short, short) {
+                    tell(app, "This computer runs out of room", &tray::left_line(left));
+                }
+                if picture.short.is_some() || short.is_some() {
+                    picture.short = short;
+                    tray::update(app, &picture);
+                }
+            }
             line = lines.next() => {
                 let Ok(Some(status)) = line else { return };
                 told(app, picture.status.as_ref(), &status);
@@ -114,6 +132,13 @@ async fn follow_daemon(app: &AppHandle, bridge: &Bridge, mut lines: Lines<Status
             }
         }
     }
+}
+
+/// What is left on the file system of the data disk, if that is little.
+async fn short(bridge: &Bridge) -> Option<u64> {
+    let disk = bridge.api().holdings().await.ok()?.data_disk;
+    let found = tokio::task::spawn_blocking(move || rustix::fs::statvfs(disk.as_path())).await.ok()?.ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize)).filter(|left| *left < SHORT)
 }
 
 fn engine_answers(status: &Status) -> bool {

@@ -18,6 +18,7 @@ use tauri::{
     tray::TrayIconBuilder,
 };
 
+pub(super) use self::menu::left_line;
 use self::menu::{Action, Item};
 use super::{Shared, follow::Picture, open, spawn, tell_problem};
 use crate::{

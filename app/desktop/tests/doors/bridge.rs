@@ -181,3 +181,19 @@ async fn a_download_is_whole_or_not_there() {
         "{left:?}"
     );
 }
+
+#[tokio::test]
+async fn a_pull_is_asked_as_who_the_person_is_at_that_registry() {
+    let servers = Servers::start();
+    // `anna:secret`, as `docker login` keeps it.
+    let config = json!({ "auths": { "registry.example": { "auth": "YW5uYTpzZWNyZXQ=" } } });
+    std::fs::write(servers.dir().join("config.json"), config.to_string()).expect("written");
+    let bridge = servers.bridge().with_docker_config(servers.dir().to_owned());
+    let asked = async |image: &str| {
+        let path = format!("/images/create?fromImage={image}&tag=1");
+        let ask = Ask::new(Target::Engine, "POST", &path).expect("a request");
+        bridge.request(ask, None).await.expect("answered").body["auth"].as_str().map(str::len)
+    };
+    assert!(asked("registry.example%2Fours").await.is_some_and(|length| length > 80), "with what is known");
+    assert_eq!(asked("elsewhere.example%2Ftheirs").await, None, "and never to another");
+}

@@ -182,6 +182,10 @@ async fn engine(State(open): State<Open>, mut request: Request) -> Response {
             (StatusCode::SWITCHING_PROTOCOLS, [(header::CONNECTION, "upgrade"), (header::UPGRADE, "tcp")])
                 .into_response()
         }
+        "/images/create" => {
+            let auth = request.headers().get("x-registry-auth");
+            Json(json!({ "auth": auth.map(|a| a.to_str().expect("base64")) })).into_response()
+        }
         "/images/load" if query == "broken" => {
             "{\"stream\":\"reading\"}\n{\"error\":\"no archive\"}\n".into_response()
         }

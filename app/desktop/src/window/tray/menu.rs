@@ -81,6 +81,7 @@ pub(super) fn menu(picture: &Picture) -> Vec<Item> {
     items.extend(
         status.into_iter().flat_map(|s| &s.notices).map(|notice| Item::Line(short(&format!("! {notice}")))),
     );
+    items.extend(picture.short.map(|left| Item::Line(format!("! {}", left_line(left)))));
     items.push(Item::Separator);
     items.push(act("Open Slipway", Action::Open { page: None }));
     match status.map(|s| s.state) {
@@ -206,6 +207,11 @@ fn use_line(picture: &Picture) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(" · "))
 }
 
+/// How little is left on this computer.
+pub(crate) fn left_line(left: u64) -> String {
+    format!("Only {} are free for the data disk", bytes(left))
+}
+
 fn count(number: usize, of: &str) -> String {
     format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }
@@ -242,6 +248,7 @@ mod tests {
             status: Some(from_value(status).expect("a status")),
             containers: from_value(containers).expect("containers"),
             disk: Some(3 << 29),
+            short: None,
         }
     }
 
@@ -301,6 +308,12 @@ mod tests {
         });
         let start = Action::Containers { ids: vec!["b".into()], verb: Verb::Start };
         assert_eq!(shop.expect("the project")[0], act("Start", start), "only what does not run");
+    }
+
+    #[test]
+    fn little_room_is_said_at_the_top() {
+        let full = Picture { short: Some(700 << 20), ..picture("running", json!([])) };
+        assert_eq!(texts(&menu(&full))[2], "! Only 700 MiB are free for the data disk");
     }
 
     #[test]
