@@ -54,6 +54,14 @@ need_target() {
     }
 }
 
+# A browser without a screen for the pages' tests. False, with a word, where it cannot be had.
+need_chromium() {
+    [ -x /usr/bin/chromium-headless-shell ] || [ -x /usr/bin/chromium ] || need_packages chromium-headless-shell || {
+        echo "skipped: there is no Chromium (\`apt-get install chromium-headless-shell\` says why)"
+        return 1
+    }
+}
+
 # Node for the window's pages: the one that is there, or PyPI's copy of Node's own build, because Debian 12's is too old.
 need_node() {
     local needed=20.19.0 found home=$PWD/target/node wheel

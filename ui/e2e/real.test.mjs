@@ -1,5 +1,6 @@
 // The page against the real bridge and the real engine. Runs where a machine runs and `slipway-desktop --serve` gave its address:
-//   SLIPWAY_UI_URL=http://127.0.0.1:…/?token=… DOCKER_HOST=unix://…/docker.sock npm run e2e
+//   SLIPWAY_UI_URL=http://127.0.0.1:…/?token=… DOCKER_HOST=unix://…/docker.sock npm run e2e:real
+// `tests/ui` runs it so, against the machine of its window.
 // It needs `docker` and a static `busybox` on this computer, and leaves nothing behind in the engine.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
