@@ -1,6 +1,9 @@
 //! The first day: start, a container, its logs and a terminal, an image from a file, a machine that dies, the tray.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use slipway_test_harness::{Built, Command, Home, kill};
 
@@ -14,26 +17,37 @@ const SOON: Duration = Duration::from_secs(30);
 /// An emulated machine on a shared host.
 const BOOT: Duration = Duration::from_secs(400);
 
+/// A test and its name.
+pub(crate) type Named = (&'static str, fn(&mut Day));
+
 /// In their order: each finds what the one before has left.
-pub(crate) const TESTS: &[(&str, fn(&mut Day))] = &[
+pub(crate) const TESTS: &[Named] = &[
     ("window_first_run_starts_the_machine_and_opens_the_welcome_container", first_run),
     ("window_logs_are_followed", logs),
     ("window_a_terminal_is_typed_into", terminal),
     ("window_an_image_is_loaded_from_a_file", image),
+    ("window_builds_are_told_with_their_steps_and_their_error", builds),
+    ("window_every_screen_is_pictured_in_both_themes", screens),
     ("window_the_tray_shows_and_acts", tray),
+    ("window_the_pages_work_through_the_http_door_in_chromium", crate::pages::real),
     ("window_a_killed_machine_is_told_and_started_again_from_the_tray", killed),
     ("window_a_second_start_brings_the_first_to_the_front", second),
+    ("window_quit_leaves_the_machine_and_a_new_start_finds_it", crate::figures::launch),
+    ("window_a_tray_without_a_window_does_no_work", crate::figures::hidden),
     ("window_quit_stops_the_machine_and_ends", quit),
+    ("window_a_thousand_containers_and_a_hundred_thousand_lines_scroll", crate::figures::crowd),
 ];
 
 /// What the tests share. Fields are dropped in this order: the window before its machine.
 pub(crate) struct Day {
-    driver: Driver,
-    panel: Panel,
-    home: Home,
-    screen: Screen,
-    window: std::path::PathBuf,
-    opened: std::path::PathBuf,
+    pub(crate) driver: Driver,
+    pub(crate) panel: Panel,
+    pub(crate) home: Home,
+    pub(crate) screen: Screen,
+    pub(crate) built: Built,
+    pub(crate) window: PathBuf,
+    pub(crate) env: [(&'static str, String); 2],
+    opened: PathBuf,
 }
 
 impl Day {
@@ -53,17 +67,30 @@ impl Day {
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
         let env = [("HOME", home.path().display().to_string()), ("PATH", path)];
         let driver = Driver::start(&screen, window, &env);
-        Self { driver, panel, home, screen, window: window.to_owned(), opened }
+        Self { driver, panel, home, screen, built: built.clone(), window: window.to_owned(), env, opened }
     }
 
-    /// A picture in each theme.
+    /// Ends the window and its tray, not the machine.
+    pub(crate) fn quit(&self) {
+        let asks = !self.panel.wait_entry("Quit", SOON).below.is_empty();
+        self.panel.choose(if asks { &["Quit", "Quit, containers"] } else { &["Quit"] });
+        eventually("the tray goes", SOON, || (!self.panel.has_tray()).then_some(()));
+    }
+
+    /// Opens them again.
+    pub(crate) fn open(&mut self) {
+        self.driver = Driver::start(&self.screen, &self.window, &self.env);
+    }
+
+    /// A picture in each theme, changed as another tab of a browser would change it.
     fn pictures(&self, name: &str) {
+        const CHANGE: &str = "localStorage.setItem('slipway.theme', arguments[0]); \
+                              dispatchEvent(new StorageEvent('storage', { key: 'slipway.theme' }))";
         for theme in ["light", "dark"] {
-            self.driver
-                .script("document.documentElement.dataset.theme = arguments[0]", serde_json::json!([theme]));
+            self.driver.script(CHANGE, serde_json::json!([theme]));
             self.driver.screenshot(&format!("{name}-{theme}"));
         }
-        self.driver.script("delete document.documentElement.dataset.theme", serde_json::json!([]));
+        self.driver.script(CHANGE, serde_json::json!(["system"]));
     }
 }
 
@@ -119,15 +146,17 @@ fn terminal(day: &mut Day) {
 }
 
 fn image(day: &mut Day) {
-    let archive = day.home.path().join("box.tar");
-    day.home.docker(["tag", "box", "from-a-file:1"]).run().ok();
+    let archive = day.home.path().join("q.tar");
+    // An image of its own: a second name of one that is there would share its row.
+    day.home.docker(["commit", "-m", "to a file", "talker", "from-a-file:1"]).run().ok();
     day.home.docker(["save", "-o"]).arg(&archive).arg("from-a-file:1").run().ok();
     day.home.docker(["rmi", "from-a-file:1"]).run().ok();
     day.driver.go("#/images");
     day.driver.wait_text("slipway/welcome", SOON);
     day.driver.click("Actions");
     day.driver.click("Load from a file");
-    // The host's own dialog, which no web view drives: a path is typed and entered.
+    // The host's own dialog, which no web view drives: a path is typed and entered. Slowly, and a short one, because the dialog
+    // completes what is typed in its own time.
     let keys = |args: &[&str]| {
         let mut tool = Command::new("xdotool");
         for (name, value) in &day.screen.env {
@@ -140,12 +169,70 @@ fn image(day: &mut Day) {
         (found.lines().count() > 1).then_some(())
     });
     std::thread::sleep(Duration::from_secs(1));
-    keys(&["type", "--delay", "20", &archive.display().to_string()]).ok();
-    std::thread::sleep(Duration::from_millis(500));
+    keys(&["type", "--delay", "300", "~/q.tar"]).ok();
+    std::thread::sleep(Duration::from_secs(1));
     keys(&["key", "Return"]).ok();
     day.driver.wait_text("from-a-file", SOON * 2);
     day.home.docker(["image", "inspect", "from-a-file:1"]).run().ok();
     day.pictures("images");
+}
+
+fn builds(day: &mut Day) {
+    let build = |name: &str, dockerfile: &str| {
+        let dir = day.home.path().join(name);
+        std::fs::create_dir(&dir).expect("made");
+        std::fs::write(dir.join("Dockerfile"), dockerfile).expect("written");
+        day.home.docker(["build", "-q", "-t", name]).arg(&dir).within(BOOT).run()
+    };
+    build("good", "FROM box\nRUN echo said by a step\n").ok();
+    assert_ne!(build("bad", "FROM box\nRUN echo going to fail; exit 7\n").code, 0);
+    let driver = &day.driver;
+    driver.go("#/builds");
+    driver.wait_text("Failed", SOON);
+    driver.wait_text("Done", SOON);
+    let open = |name: &str| {
+        driver.script(
+            "[...document.querySelectorAll('[role=row]')].find((row) => row.getAttribute('aria-label')?.includes(arguments[0])).click()",
+            serde_json::json!([name]),
+        )
+    };
+    open("Failed");
+    driver.wait_text("exit code: 7", SOON);
+    driver.wait_text(">>> RUN echo going to fail; exit 7", SOON);
+    day.pictures("build-failed");
+    open("Done");
+    driver.wait_text("RUN echo said by a step", SOON);
+    day.pictures("build-done");
+}
+
+/// The rest of the screens: each is there with what the machine has, and is pictured.
+fn screens(day: &mut Day) {
+    let id = day.home.docker(["inspect", "-f", "{{.Id}}", "talker"]).run().ok().text();
+    let welcome = day.home.docker(["inspect", "-f", "{{.Id}}", "slipway-welcome"]).run().ok().text();
+    let tab = |id: &str, name: &str| format!("#/containers/{id}/{name}");
+    for (name, hash, says) in [
+        ("container-stats", tab(&id, "stats"), "CPU"),
+        ("container-files", tab(&id, "files"), "etc"),
+        ("container-inspect", tab(&id, "inspect"), "HostConfig"),
+        ("container-mounts", tab(&welcome, "mounts"), "Listening"),
+        ("volumes", "#/volumes".into(), "Volumes"),
+        ("networks", "#/networks".into(), "bridge"),
+        ("settings-resources", "#/settings/resources".into(), "Memory"),
+        ("settings-folders", "#/settings/folders".into(), "Folders"),
+        ("settings-network", "#/settings/network".into(), "Network"),
+        ("settings-engine", "#/settings/engine".into(), "Engine"),
+        ("settings-image", "#/settings/image".into(), "Guest image"),
+        ("settings-advanced", "#/settings/advanced".into(), "Stop timeout"),
+        ("troubleshoot-logs", "#/troubleshoot/logs".into(), "dockerd"),
+        ("troubleshoot-shell", "#/troubleshoot/shell".into(), "Shell"),
+        ("troubleshoot-reset", "#/troubleshoot/reset".into(), "Reset"),
+    ] {
+        day.driver.go(&hash);
+        day.driver.wait_text(says, SOON);
+        // Figures and lists come in.
+        std::thread::sleep(Duration::from_secs(2));
+        day.pictures(name);
+    }
 }
 
 fn tray(day: &mut Day) {
@@ -171,7 +258,7 @@ fn tray(day: &mut Day) {
     day.driver.wait_text("Resources", SOON);
     day.pictures("settings");
     day.panel.choose(&["Diagnostics"]);
-    day.driver.wait_text("Phases", SOON);
+    day.driver.wait_text("Guest image verified", SOON);
     day.pictures("troubleshoot");
 }
 

@@ -9,6 +9,9 @@
 //! `target/screenshots/`.
 
 mod day;
+mod figures;
+mod pages;
+mod processes;
 mod screen;
 mod tray;
 mod webdriver;
@@ -22,7 +25,7 @@ use std::{
 use libtest_mimic::{Arguments, Trial};
 use slipway_test_harness::Built;
 
-use crate::day::{Day, TESTS};
+use crate::day::{Day, Named, TESTS};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -40,7 +43,7 @@ fn main() -> ExitCode {
     };
     // Begun by the first test that wants it. None inside when that failed: the others say so and no more.
     let day: Arc<Mutex<Option<Option<Day>>>> = Arc::default();
-    let trial = |(name, test): (&'static str, fn(&mut Day))| {
+    let trial = |(name, test): Named| {
         let (day, built, window) = (Arc::clone(&day), built.clone(), window.clone());
         Trial::test(name, move || {
             let mut day = day.lock().unwrap_or_else(PoisonError::into_inner);

@@ -48,7 +48,8 @@ impl Screen {
     }
 }
 
-fn first_line(program: &mut Running) -> String {
+/// What a program says first.
+pub(crate) fn first_line(program: &mut Running) -> String {
     let mut line = String::new();
     let out = program.stdout.take().expect("a pipe");
     BufReader::new(out).read_line(&mut line).expect("it says where it is");

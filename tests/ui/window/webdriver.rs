@@ -1,14 +1,14 @@
 //! The window's pages, through WebDriver: what is clicked is clicked by the web view itself, at what a person can see.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use slipway_test_harness::{Command, Running};
 
-use crate::screen::Screen;
+use crate::{processes::Processes, screen::Screen};
 
 /// The name of an element in WebDriver's JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -27,7 +27,7 @@ const FIND: &str = r#"
 pub(crate) struct Driver {
     base: String,
     session: String,
-    _running: Running,
+    running: Running,
 }
 
 impl Driver {
@@ -37,20 +37,26 @@ impl Driver {
             .and_then(|l| l.local_addr())
             .expect("a free port")
             .port();
-        let mut driver = Command::new("WebKitWebDriver").arg(format!("--port={port}")).env_clear();
+        // What the window says goes to a file: a pipe that nobody reads would stop it when it is full.
+        std::fs::create_dir_all(screenshots()).expect("made");
+        let log = screenshots().join("window.log");
+        let script = format!("exec WebKitWebDriver --port={port} >>'{}' 2>&1", log.display());
+        let mut driver = Command::new("sh").args(["-c", &script]).env_clear();
         for (name, value) in screen.env.iter().chain(env) {
             driver = driver.env(name, value);
         }
         // What Tauri's own driver sets.
-        let running = driver.env("TAURI_AUTOMATION", "true").env("TAURI_WEBVIEW_AUTOMATION", "true").spawn();
-        let mut new =
-            Self { base: format!("http://127.0.0.1:{port}"), session: String::new(), _running: running };
+        let running =
+            driver.env("TAURI_AUTOMATION", "true").env("TAURI_WEBVIEW_AUTOMATION", "true").spawn_silent();
+        let mut new = Self { base: format!("http://127.0.0.1:{port}"), session: String::new(), running };
         let wanted = json!({ "webkitgtk:browserOptions": { "binary": program, "args": [] } });
         let asked = json!({ "capabilities": { "alwaysMatch": wanted } });
         new.session = eventually("the window opens", Duration::from_secs(60), || {
             let said = new.ask("POST", "/session", Some(&asked));
             said["sessionId"].as_str().map(str::to_owned)
         });
+        // Of scripts that answer in their own time, on a busy host.
+        new.on_session("POST", "/timeouts", Some(&json!({ "script": 50_000 })));
         new
     }
 
@@ -75,6 +81,16 @@ impl Driver {
     /// What a script of the page gives back.
     pub(crate) fn script(&self, script: &str, arguments: Value) -> Value {
         self.on_session("POST", "/execute/sync", Some(&json!({ "script": script, "args": arguments })))
+    }
+
+    /// The same for a script that takes its time: its last argument is the function that it answers by.
+    pub(crate) fn script_async(&self, script: &str, arguments: Value) -> Value {
+        self.on_session("POST", "/execute/async", Some(&json!({ "script": script, "args": arguments })))
+    }
+
+    /// The window's own processes.
+    pub(crate) fn processes(&self) -> Processes {
+        Processes::below(self.running.id())
     }
 
     /// All the text in sight.
@@ -147,15 +163,25 @@ impl Driver {
     pub(crate) fn screenshot(&self, name: &str) {
         let drawn =
             "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done(1)))";
-        self.on_session("POST", "/execute/async", Some(&json!({ "script": drawn, "args": [] })));
+        self.script_async(drawn, json!([]));
         let picture = self.on_session("GET", "/screenshot", None);
         let Some(base64) = picture.as_str() else { panic!("no picture: {picture}") };
         let png = Command::new("base64").arg("-d").stdin(base64).run().ok().out;
         assert!(png.starts_with(b"\x89PNG"), "a picture");
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/screenshots");
-        std::fs::create_dir_all(&dir).expect("made");
-        std::fs::write(dir.join(format!("{name}.png")), png).expect("written");
+        std::fs::write(screenshots().join(format!("{name}.png")), png).expect("written");
     }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // A window that is left would start the daemon of its home again.
+        self.processes().kill();
+    }
+}
+
+/// Where pictures and the window's own words go.
+fn screenshots() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/screenshots")
 }
 
 /// Waits until there is something.
