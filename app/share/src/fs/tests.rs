@@ -5,6 +5,7 @@ use virtiofsd::fuse::SetattrValid;
 use super::*;
 use crate::echo;
 
+mod durable;
 mod escape;
 mod ordinary;
 
