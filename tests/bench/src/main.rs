@@ -9,6 +9,7 @@
 //! the median with the middle half of them beside it, and the host's CPU seconds of each side's processes.
 
 mod figures;
+mod shares;
 mod sides;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -18,6 +19,15 @@ use slipway_test_harness::Built;
 
 use figures::{Pair, Row, Sample};
 use sides::{Ours, Peer, Side};
+
+/// What is compared.
+#[derive(Debug, Parser)]
+enum Bench {
+    /// The machine, with the guest that Lima and Colima stand for.
+    Machine(Args),
+    /// Host folders, with virtiofsd.
+    Shares(shares::Args),
+}
 
 /// Compares Slipway with a peer that `lima-like-build` made.
 #[derive(Debug, Parser)]
@@ -48,7 +58,13 @@ const WORK: &[Work] = &[
 ];
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Bench::parse() {
+        Bench::Machine(args) => args,
+        Bench::Shares(args) => {
+            shares::run(&args);
+            return ExitCode::SUCCESS;
+        }
+    };
     let built = match Built::of_environment() {
         Ok(built) => built,
         Err(why) => {

@@ -7,9 +7,12 @@
 //! | 2003 | sends back what it reads as it comes: both directions at once |
 //! | 2004 | answers with how many bytes 2002 read after its own end, all streams together |
 //!
+//! With a file `/bench` it measures two file systems instead ([`bench`]).
+//!
 //! With arguments it is a program for containers of the end-to-end tests instead: `watch` ([`watch`]), `posix` ([`posix`]),
 //! `look` and `poll` ([`look`]).
 
+mod bench;
 mod look;
 mod posix;
 mod watch;
@@ -69,6 +72,9 @@ fn run() -> io::Result<()> {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(e) => return Err(io::Error::other(format!("{}: {e}", module.path().display()))),
         }
+    }
+    if Path::new("/bench").exists() {
+        return bench::run();
     }
     let after_end = Arc::new(AtomicU64::new(0));
     let (count, told) = (Arc::clone(&after_end), after_end);

@@ -1,0 +1,250 @@
+//! Host folders against plain virtiofsd (`--cache auto`): both are devices of one guest, which measures them in turns.
+//!
+//! ```text
+//!   `slipway share` ◀─ exports, watched as for a running container ─┐
+//!   virtiofsd ◀──────── the same tree ───────────────────────────────┴─ QEMU ─ guest: tests/guest/src/bench.rs ─ console ─▶ rows
+//! ```
+//!
+//! Nobody changes the host's files meanwhile, so that the events that the watcher sends are read and dropped here.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use clap::Parser;
+use slipway_share::{
+    packets,
+    wire::{Answer, Call, Export},
+};
+
+use crate::figures::{Pair, Row, Sample, table};
+
+/// Compares shares with a virtiofsd.
+#[derive(Debug, Parser)]
+pub(crate) struct Args {
+    /// The program `slipway`, built for release.
+    #[arg(long)]
+    slipway: PathBuf,
+    /// The peer.
+    #[arg(long)]
+    virtiofsd: PathBuf,
+    /// The kernel that `tests/kernel` names; its modules lie beside it.
+    #[arg(long)]
+    kernel: PathBuf,
+    /// The static program of `tests/guest`.
+    #[arg(long)]
+    guest: PathBuf,
+    /// Pairs of every row.
+    #[arg(long, default_value_t = 20)]
+    pairs: usize,
+    /// Only rows that have this in their name.
+    #[arg(long, default_value = "")]
+    rows: String,
+    /// QEMU's accelerator.
+    #[arg(long, default_value = "tcg,thread=single")]
+    accel: String,
+    /// QEMU's processor.
+    #[arg(long, default_value = "max,-la57,-cx16")]
+    cpu: String,
+}
+
+/// For the guest's boot, and for the longest row.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// In load order; whatever is built in is not there as a file.
+const MODULES: &[&str] = &[
+    "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio.ko",
+    "drivers/virtio/virtio_pci_modern_dev.ko",
+    "drivers/virtio/virtio_pci_legacy_dev.ko",
+    "drivers/virtio/virtio_pci.ko",
+    "fs/fuse/fuse.ko",
+    "fs/fuse/virtiofs.ko",
+];
+
+/// A process that ends with its owner.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// One entry of a cpio archive in the form that the kernel unpacks ("newc").
+fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) {
+    let fields = [0, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
+    archive.extend_from_slice(b"070701");
+    for field in fields {
+        archive.extend_from_slice(format!("{field:08x}").as_bytes());
+    }
+    archive.extend_from_slice(name.as_bytes());
+    archive.push(0);
+    archive.resize(archive.len().next_multiple_of(4), 0);
+    archive.extend_from_slice(data);
+    archive.resize(archive.len().next_multiple_of(4), 0);
+}
+
+fn initramfs(args: &Args) -> Vec<u8> {
+    let modules =
+        args.kernel.parent().and_then(Path::parent).expect("boot/ has a parent").join("lib/modules");
+    let version = fs::read_dir(modules).expect("modules").next().expect("one kernel").expect("folder").path();
+    let mut archive = Vec::new();
+    for folder in ["dev", "modules"] {
+        entry(&mut archive, folder, 0o040_755, &[]);
+    }
+    entry(&mut archive, "init", 0o100_755, &fs::read(&args.guest).expect("the guest's program"));
+    entry(&mut archive, "bench", 0o100_644, format!("{} {}", args.pairs, args.rows).as_bytes());
+    for (place, module) in MODULES.iter().enumerate() {
+        if let Ok(bytes) = fs::read(version.join("kernel").join(module)) {
+            entry(&mut archive, &format!("modules/{place:02}.ko"), 0o100_644, &bytes);
+        }
+    }
+    entry(&mut archive, "TRAILER!!!", 0, &[]);
+    archive
+}
+
+fn tree(root: &Path) {
+    for folder in 0..50 {
+        let path = root.join(format!("tree/folder {folder}"));
+        fs::create_dir_all(&path).expect("made");
+        for file in 0..40 {
+            fs::write(path.join(format!("file {}", folder * 40 + file)), [7; 4096]).expect("written");
+        }
+    }
+    fs::write(root.join("big"), vec![7; 32 << 20]).expect("written");
+}
+
+/// The share server as the shim has it.
+struct Share {
+    control: std::os::fd::OwnedFd,
+    _child: Ended,
+}
+
+impl Share {
+    fn start(args: &Args, socket: &Path, export: &Path) -> Self {
+        let (control, theirs) = packets::pair().expect("sockets");
+        let child =
+            Command::new(&args.slipway).arg("share").stdin(Stdio::from(theirs)).spawn().expect("starts");
+        let share = Self { control, _child: Ended(child) };
+        let exports = vec![Export::new(export.to_owned(), false)];
+        let start = Call::Start { socket: socket.to_owned(), exports, hidden: Vec::new() };
+        match share.ask(&start, None) {
+            Answer::Status(status) if status.failed.is_empty() => share,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ask(&self, call: &Call, stream: Option<&UnixStream>) -> Answer {
+        packets::send(&self.control, call, stream.map(AsFd::as_fd)).expect("asks");
+        packets::receive(&self.control).expect("answers").expect("does not end").0
+    }
+
+    /// As when a container that mounts the folder has started.
+    fn watch(&self, export: &Path) {
+        let (mut ours, theirs) = UnixStream::pair().expect("sockets");
+        assert_eq!(self.ask(&Call::Events, Some(&theirs)), Answer::Done);
+        // Ends with the share server.
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while ours.read(&mut bytes).is_ok_and(|count| count > 0) {}
+        });
+        let watch = Call::Watch { paths: vec![export.to_owned()], exclude: Vec::new(), vouch: true };
+        match self.ask(&watch, None) {
+            Answer::Status(status) if status.unwatched.is_none() && status.watches > 50 => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn wait_for(path: &Path) {
+    let deadline = Instant::now() + PATIENCE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "{} does not come", path.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn qemu(args: &Args, dir: &Path) -> Command {
+    fs::write(dir.join("initramfs"), initramfs(args)).expect("written");
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-machine", "q35,memory-backend=mem0", "-m", "1024M", "-smp", "1", "-nodefaults"]);
+    command.args([
+        "-object",
+        "memory-backend-memfd,id=mem0,size=1024M,share=on",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]);
+    command.args(["-accel", &args.accel, "-cpu", &args.cpu, "-serial", "stdio", "-kernel"]);
+    command.arg(&args.kernel).arg("-initrd").arg(dir.join("initramfs"));
+    command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
+    for (tag, socket) in [("slipway", "ours.sock"), ("plain", "peer.sock")] {
+        command.arg("-chardev").arg(format!("socket,id={tag},path={}", dir.join(socket).display()));
+        command.args(["-device", &format!("vhost-user-fs-pci,chardev={tag},tag={tag},queue-size=1024")]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+fn row(line: &str) -> Option<(&str, Pair)> {
+    let mut words = line.strip_prefix("row ")?.split('\t');
+    let name = words.next()?;
+    let mut sample = || {
+        let wall = Duration::from_micros(words.next()?.trim().parse().ok()?);
+        Some(Sample { wall, cpu: 0.0 })
+    };
+    Some((name, Pair { ours: sample()?, peer: sample()? }))
+}
+
+/// Measures, and prints the table.
+///
+/// # Panics
+/// When a part of it does not start, with what it said.
+pub(crate) fn run(args: &Args) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path().canonicalize().expect("real");
+    let (ours, peer) = (dir.join("ours"), dir.join("peer"));
+    tree(&ours);
+    tree(&peer);
+    let share = Share::start(args, &dir.join("ours.sock"), &ours);
+    let mut virtiofsd = Command::new(&args.virtiofsd);
+    virtiofsd.args(["--cache", "auto", "--socket-path"]).arg(dir.join("peer.sock"));
+    let virtiofsd =
+        virtiofsd.arg("--shared-dir").arg(&peer).stderr(Stdio::null()).spawn().expect("virtiofsd starts");
+    let _virtiofsd = Ended(virtiofsd);
+    wait_for(&dir.join("ours.sock"));
+    wait_for(&dir.join("peer.sock"));
+    let mut machine = Ended(qemu(args, &dir).spawn().expect("QEMU starts"));
+    let mut rows: Vec<(String, Row)> = Vec::new();
+    let mut said = Vec::new();
+    let mut done = false;
+    let console = BufReader::new(machine.0.stdout.take().expect("a pipe"));
+    for line in console.lines().map_while(Result::ok) {
+        let line = line.trim_end();
+        if line == "mounted" {
+            share.watch(&ours);
+            fs::write(peer.join("go"), "").expect("written");
+        } else if let Some((name, pair)) = row(line) {
+            if rows.last().is_none_or(|(last, _)| last != name) {
+                eprintln!("{name}");
+                rows.push((name.to_owned(), Row::new(name)));
+            }
+            eprintln!("  {:?} : {:?}", pair.ours.wall, pair.peer.wall);
+            rows.last_mut().expect("just pushed").1.pairs.push(pair);
+        } else {
+            done |= line == "done";
+            said.push(line.to_owned());
+        }
+    }
+    assert!(done, "the guest did not come to its end:\n{}", said.join("\n"));
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+    println!("{}", table(&rows));
+}
