@@ -51,12 +51,13 @@ impl Room {
 impl Inner {
     /// One export knows `grown` files now.
     pub(super) fn look_for_room(&self, grown: usize) {
-        if grown.is_multiple_of(EACH) {
-            let taken: usize = read(&self.exports).values().map(|export| read(&export.known).len()).sum();
-            if taken as u64 > self.room.files / 4 * 3 {
-                self.ask_for_room();
-            }
+        if grown.is_multiple_of(EACH) && self.taken() > self.room.files / 4 * 3 {
+            self.ask_for_room();
         }
+    }
+
+    fn taken(&self) -> u64 {
+        read(&self.exports).values().map(|export| read(&export.known).len() as u64).sum()
     }
 
     fn ask_for_room(&self) {
@@ -67,22 +68,39 @@ impl Inner {
         }
     }
 
-    /// Does something that needs a descriptor, as soon as there is one.
+    /// Does something that needs a descriptor, as soon as there is one. It must be harmless to do it twice.
     pub(super) fn with_room<T>(&self, act: impl Fn() -> io::Result<T>) -> io::Result<T> {
         let mut done = act();
-        if !is_full(&done) {
-            return done;
+        if is_full(&done) {
+            self.wait_while(|| {
+                done = act();
+                is_full(&done)
+            });
         }
+        done
+    }
+
+    /// Waits until there is room for something new. What makes a file first opens it afterwards: to find no room only then
+    /// would leave the file there and tell the guest that it is not.
+    pub(super) fn make_room(&self) {
+        let crowded = || self.taken() > self.room.files / 16 * 15;
+        if crowded() {
+            self.wait_while(crowded);
+        }
+    }
+
+    fn wait_while(&self, mut full: impl FnMut() -> bool) {
         self.ask_for_room();
         if self.room.waiting.fetch_add(1, Ordering::SeqCst) + 1 < self.room.threads {
             let deadline = Instant::now() + PATIENCE;
-            while is_full(&done) && Instant::now() < deadline {
+            while Instant::now() < deadline {
                 std::thread::sleep(AGAIN);
                 self.ask_for_room();
-                done = act();
+                if !full() {
+                    break;
+                }
             }
         }
         self.room.waiting.fetch_sub(1, Ordering::SeqCst);
-        done
     }
 }

@@ -186,19 +186,19 @@ fn a_watched_tree_may_be_believed_for_long_and_its_gaps_too() {
     assert!(shares.lookup(who(0), src, c"missing").is_err());
 }
 
-#[test]
-fn who_lists_more_files_than_may_be_open_is_served_as_the_guest_lets_go() {
+/// Does something to 1,000 names of a folder where 200 files may be open, for a guest that forgets what was found when it is
+/// asked to.
+fn crowded(act: impl Fn(&Shares, u64, &CStr) -> Entry) -> tempfile::TempDir {
     let (shares, mut heard) = roomy(200);
     let dir = tempfile::tempdir().expect("folder");
     for number in 0..1000 {
-        std::fs::write(dir.path().join(number.to_string()), "x").expect("writes");
+        std::fs::write(dir.path().join(format!("there {number}")), "x").expect("writes");
     }
     shares.add("one", tree(dir.path()), None).expect("adds");
     let root = walk(&shares, &["one"]).expect("there").inode;
     let known = Mutex::new(Vec::new());
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // What the guest does when it is asked.
         scope.spawn(|| {
             let mut echoes = echo::Echoes::default();
             while !done.load(Ordering::Relaxed) {
@@ -211,9 +211,31 @@ fn who_lists_more_files_than_may_be_open_is_served_as_the_guest_lets_go() {
             }
         });
         for number in 0..1000 {
-            let file = shares.lookup(who(0), root, &name(&number.to_string())).expect("there is room");
-            known.lock().expect("lock").push(file.inode);
+            let found = act(&shares, root, &name(&format!("there {number}")));
+            known.lock().expect("lock").push(found.inode);
         }
         done.store(true, Ordering::Relaxed);
     });
+    dir
+}
+
+#[test]
+fn who_lists_more_files_than_may_be_open_is_served_as_the_guest_lets_go() {
+    crowded(|shares, root, name| shares.lookup(who(0), root, name).expect("there is room"));
+}
+
+#[test]
+fn who_makes_more_files_than_may_be_open_makes_each_once() {
+    let flags = (libc::O_CREAT | libc::O_RDWR | libc::O_EXCL) as u32;
+    let dir = crowded(|shares, root, there| {
+        let new = name(&format!("new {}", there.to_str().expect("text")));
+        let (made, handle, _) =
+            shares.create(who(999), root, &new, 0o600, false, flags, 0, bare()).expect("it was not there");
+        shares
+            .release(who(999), made.inode, flags, handle.expect("open"), false, false, None)
+            .expect("closes");
+        assert_eq!(made.attr.uid.into_inner(), 999);
+        made
+    });
+    assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 2000);
 }
