@@ -1,54 +1,93 @@
-//! `iptables` for dockerd: answers what can be answered without starting the real one, which does everything else.
+//! `iptables` for dockerd: each command goes to the agent, which starts the real program once for all of them.
 //!
-//! dockerd asks and tells in single commands, some two hundred at each start, and most of them are about rules that are not
-//! there: check, delete and flush before anything is made. Starting the real program for each is most of what dockerd's start
-//! costs where processes are dear, and they are under emulation. Two questions to the kernel say as much:
+//! dockerd asks and tells in single commands, some two hundred at each start. Where processes are dear, and they are under
+//! emulation, starting the real program for each is most of what dockerd's start costs: it looks up its libraries anew every
+//! time. So what dockerd starts is a small thing that only asks ([`run`]), and whoever it asks ([`server`]) knows two cheaper ways:
 //!
 //! ```text
-//!   -C -D      the chain is not there, or none of its rules can be the one that is meant ─▶ "no"
-//!   -F -X -L   the chain is not there ─▶ "no"; flushing one that is empty ─▶ done
-//!   -N         its table is there ─▶ the chain is made, or is there already
-//!   everything else, and whatever is unclear ─▶ the real program
+//!   -C -D      the chain is not there, or none of its rules can be the one that is meant ─▶ "no"     (netlink)
+//!   -F -X -L   the chain is not there ─▶ "no"; flushing one that is empty ─▶ done                    (netlink)
+//!   -N         its table is there ─▶ the chain is made, or is there already                          (netlink)
+//!   -A -I … and what is left of these ─▶ one `iptables-restore` that stays ─▶ done
+//!   everything else, whatever is unclear, and whatever did not succeed ─▶ the real program, for this command alone
 //! ```
 //!
 //! A rule can be the one that is meant only if it names the interfaces and the chain that the command names. Whether it *is*
-//! the one, only the real program knows.
+//! the one, only the real program knows. And only it says why something failed.
+
+mod ask;
+mod kernel;
+pub(crate) mod server;
 
 use std::{
-    io,
-    os::{fd::OwnedFd, unix::process::CommandExt},
+    io::{self, Read, Write},
+    net::Shutdown,
+    os::unix::{net::UnixStream, process::CommandExt},
     process::{Command, ExitCode},
+    time::Duration,
 };
 
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
-    netlink::{NETFILTER, SocketAddrNetlink},
-};
+use kernel::Family;
 
 /// The real program; it is told by its first argument what it is to be.
 const REAL: &str = "/usr/sbin/xtables-nft-multi";
-const NO_RULE: &str = "Bad rule (does a matching rule exist in that chain?).";
-const NO_CHAIN: &str = "No chain/target/match by that name.";
-const CHAIN_EXISTS: &str = "Chain already exists.";
+/// How long the agent may take: longer than it gives itself, so that nothing is done twice.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the agent says about a command: one byte, and words for a person after a refusal.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Done,
+    Refused(String),
+    /// Nothing was done.
+    AskReal,
+}
+
+impl Answer {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Done => vec![0],
+            Self::Refused(why) => [&[1], why.as_bytes()].concat(),
+            Self::AskReal => vec![2],
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        match bytes {
+            [0] => Self::Done,
+            [1, why @ ..] => Self::Refused(String::from_utf8_lossy(why).into_owned()),
+            _ => Self::AskReal,
+        }
+    }
+}
+
+/// The words of a command with the name before them, as they are sent: each ends in a NUL, which none can hold.
+fn encode(name: &str, arguments: &[String]) -> Vec<u8> {
+    let words = [name].into_iter().chain(arguments.iter().map(String::as_str));
+    words.flat_map(|word| [word.as_bytes(), &[0]].concat()).collect()
+}
+
+fn decode(bytes: &[u8]) -> Option<(Family, Vec<String>)> {
+    let text = std::str::from_utf8(bytes).ok()?.strip_suffix('\0')?;
+    let mut words = text.split('\0').map(str::to_owned);
+    let family = match words.next()?.as_str() {
+        "iptables" => Family::Ipv4,
+        "ip6tables" => Family::Ipv6,
+        _ => return None,
+    };
+    Some((family, words.collect()))
+}
 
 /// Does what the command says. `name` is `iptables` or `ip6tables`.
 pub fn run(name: &str, arguments: &[String]) -> ExitCode {
-    let family = if name == "ip6tables" { Family::Ipv6 } else { Family::Ipv4 };
-    let known = Ask::parse(arguments).and_then(|ask| {
-        // Whatever is unclear, the real program finds out.
-        let kernel = Kernel::open(family).ok()?;
-        match ask.verb {
-            Verb::New => kernel.make_chain(ask.table, ask.chain).ok(),
-            _ => ask.answer(|table, chain| kernel.chain(table, chain)).ok().flatten(),
-        }
-    });
-    match known {
-        Some(Ok(())) => ExitCode::SUCCESS,
-        Some(Err(why)) => {
+    // Without the agent the real program does it all.
+    match ask(name, arguments).unwrap_or(Answer::AskReal) {
+        Answer::Done => ExitCode::SUCCESS,
+        Answer::Refused(why) => {
             eprintln!("{name}: {why}");
             ExitCode::FAILURE
         }
-        None => {
+        Answer::AskReal => {
             let error = Command::new(REAL).arg(name).args(arguments).exec();
             eprintln!("{name}: failed to run {REAL}: {error}");
             ExitCode::FAILURE
@@ -56,360 +95,32 @@ pub fn run(name: &str, arguments: &[String]) -> ExitCode {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verb {
-    New,
-    Check,
-    Delete,
-    Flush,
-    Remove,
-    List,
-}
-
-/// A command of which something may be known without the real program.
-#[derive(Debug, PartialEq, Eq)]
-struct Ask<'a> {
-    verb: Verb,
-    table: &'a str,
-    chain: &'a str,
-    rule: &'a [String],
-}
-
-impl<'a> Ask<'a> {
-    /// `None` for every form that dockerd does not use.
-    fn parse(arguments: &'a [String]) -> Option<Self> {
-        let mut words = arguments;
-        let mut table = "filter";
-        loop {
-            words = match words {
-                [wait, rest @ ..] if wait == "--wait" => rest,
-                [option, name, rest @ ..] if option == "-t" => {
-                    table = name;
-                    rest
-                }
-                _ => break,
-            };
-        }
-        let verb = |word: &str| match word {
-            "-N" => Some(Verb::New),
-            "-C" => Some(Verb::Check),
-            "-D" => Some(Verb::Delete),
-            "-F" => Some(Verb::Flush),
-            "-X" => Some(Verb::Remove),
-            _ => None,
-        };
-        match words {
-            [numeric, list, chain] if numeric == "-n" && list == "-L" => {
-                Some(Self { verb: Verb::List, table, chain, rule: &[] })
-            }
-            [word, chain, rule @ ..] if !chain.starts_with('-') => {
-                let verb = verb(word)?;
-                let takes_rule = matches!(verb, Verb::Check | Verb::Delete);
-                // `-D CHAIN 3` is a number, and no rule.
-                let fits = if takes_rule { rule.iter().any(|w| w.starts_with('-')) } else { rule.is_empty() };
-                fits.then_some(Self { verb, table, chain, rule })
-            }
-            _ => None,
-        }
-    }
-
-    /// What is to be done, as far as `chains` (a chain's rules as the kernel keeps them, by table and name) says it; `None` is for
-    /// the real program.
-    fn answer(
-        &self,
-        chains: impl Fn(&str, &str) -> io::Result<Option<Vec<Vec<u8>>>>,
-    ) -> io::Result<Option<Result<(), &'static str>>> {
-        let rules = chains(self.table, self.chain)?;
-        Ok(match (self.verb, rules) {
-            (Verb::Check | Verb::Delete, None) => Some(Err(NO_RULE)),
-            (Verb::Flush | Verb::Remove | Verb::List, None) => Some(Err(NO_CHAIN)),
-            (Verb::Flush, Some(rules)) if rules.is_empty() => Some(Ok(())),
-            (Verb::Check | Verb::Delete, Some(rules)) => {
-                let names = self.names(|chain| Ok(chains(self.table, chain)?.is_some()))?;
-                let fits = |rule: &Vec<u8>| names.iter().all(|name| contains(rule, name));
-                (!rules.iter().any(fits)).then_some(Err(NO_RULE))
-            }
-            _ => None,
-        })
-    }
-
-    /// What the meant rule holds for sure: names of interfaces and of the chain that it jumps to, with the NUL that ends them.
-    fn names(&self, is_chain: impl Fn(&str) -> io::Result<bool>) -> io::Result<Vec<Vec<u8>>> {
-        let mut names = Vec::new();
-        for pair in self.rule.windows(2) {
-            let [option, value] = pair else { continue };
-            let sure = match option.as_str() {
-                // `eth+` stands for many.
-                "-i" | "-o" => !value.ends_with('+'),
-                // A target that is no chain may be kept as something else than its name.
-                "-j" => is_chain(value)?,
-                _ => false,
-            };
-            if sure {
-                names.push([value.as_bytes(), &[0]].concat());
-            }
-        }
-        Ok(names)
-    }
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Family {
-    Ipv4 = 2,
-    Ipv6 = 10,
-}
-
-/// Questions to nf_tables, by netlink.
-struct Kernel {
-    socket: OwnedFd,
-    family: Family,
-}
-
-// From linux/netlink.h and linux/netfilter/nf_tables.h.
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLM_F_DUMP: u16 = 0x300;
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_CREATE_ONLY: u16 = 0x600;
-const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
-const NFNL_MSG_BATCH_END: u16 = 0x11;
-const NFT_MSG_NEWCHAIN: u16 = 3;
-const NFT_MSG_GETCHAIN: u16 = 4;
-const NFT_MSG_GETRULE: u16 = 7;
-/// The same numbers for chains and rules: the table, and the chain's name.
-const TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
-const RULE_CHAIN: u16 = 2;
-/// Length of `struct nlmsghdr`, and of `struct nfgenmsg` behind it.
-const HEADER: usize = 16;
-const GENERIC: usize = 4;
-
-impl Kernel {
-    fn open(family: Family) -> io::Result<Self> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            Some(NETFILTER),
-        )?;
-        rustix::net::connect(&socket, &SocketAddrNetlink::new(0, 0))?;
-        Ok(Self { socket, family })
-    }
-
-    /// The rules of a chain; `None` when there is no such chain.
-    fn chain(&self, table: &str, chain: &str) -> io::Result<Option<Vec<Vec<u8>>>> {
-        let there = self.ask(NFT_MSG_GETCHAIN, 0, &[(TABLE, table), (CHAIN_NAME, chain)]);
-        match there {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error()) => Ok(None),
-            Err(error) => Err(error),
-            Ok(_) => self.ask(NFT_MSG_GETRULE, NLM_F_DUMP, &[(TABLE, table), (RULE_CHAIN, chain)]).map(Some),
-        }
-    }
-
-    /// Makes a chain; fails where there is no such table.
-    fn make_chain(&self, table: &str, chain: &str) -> io::Result<Result<(), &'static str>> {
-        let border = |kind| {
-            let mut message = request(0, kind, 0, &[]);
-            message[HEADER + 2..].copy_from_slice(&NFNL_SUBSYS_NFTABLES.to_be_bytes());
-            message
-        };
-        let flags = NLM_F_ACK | NLM_F_CREATE_ONLY;
-        let chain = [(TABLE, table), (CHAIN_NAME, chain)];
-        let make = request(self.family as u8, of_nftables(NFT_MSG_NEWCHAIN), flags, &chain);
-        let batch = [border(NFNL_MSG_BATCH_BEGIN), make, border(NFNL_MSG_BATCH_END)].concat();
-        match self.exchange(&batch, false) {
-            Ok(_) => Ok(Ok(())),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Err(CHAIN_EXISTS)),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn ask(&self, kind: u16, flags: u16, attributes: &[(u16, &str)]) -> io::Result<Vec<Vec<u8>>> {
-        let request = request(self.family as u8, of_nftables(kind), flags, attributes);
-        self.exchange(&request, flags & NLM_F_DUMP != 0)
-    }
-
-    /// The contents of what the kernel answers, one per message. Only a dump has several, and says where it ends.
-    fn exchange(&self, request: &[u8], dump: bool) -> io::Result<Vec<Vec<u8>>> {
-        rustix::net::send(&self.socket, request, SendFlags::empty())?;
-        let (mut answers, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
-        loop {
-            let (count, _) = rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::empty())?;
-            for message in messages(&buffer[..count]) {
-                match message? {
-                    Message::End => return Ok(answers),
-                    Message::Content(bytes) => answers.push(bytes.to_vec()),
-                }
-            }
-            if !dump {
-                return Ok(answers);
-            }
-        }
-    }
-}
-
-fn of_nftables(kind: u16) -> u16 {
-    (NFNL_SUBSYS_NFTABLES << 8) | kind
-}
-
-fn request(family: u8, kind: u16, flags: u16, attributes: &[(u16, &str)]) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER];
-    bytes.extend([family, 0, 0, 0]);
-    for (kind, value) in attributes {
-        let length = 4 + value.len() + 1;
-        bytes.extend(u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value.as_bytes());
-        // The NUL, and up to the next multiple of four.
-        bytes.resize(bytes.len() + 1 + (4 - length % 4) % 4, 0);
-    }
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    bytes[..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
-    bytes
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Message<'a> {
-    Content(&'a [u8]),
-    End,
-}
-
-/// Takes a datagram of netlink apart.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<Message<'_>>> {
-    std::iter::from_fn(move || {
-        if datagram.is_empty() {
-            return None;
-        }
-        let broken = || Some(Err(io::ErrorKind::InvalidData.into()));
-        let Some((header, _)) = datagram.split_first_chunk::<HEADER>() else {
-            datagram = &[];
-            return broken();
-        };
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let (kind, flags) =
-            (u16::from_ne_bytes([header[4], header[5]]), u16::from_ne_bytes([header[6], header[7]]));
-        let Some(body) = datagram.get(HEADER..length) else {
-            datagram = &[];
-            return broken();
-        };
-        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(match kind {
-            // It changed while it was told.
-            _ if flags & NLM_F_DUMP_INTR != 0 => Err(io::ErrorKind::Interrupted.into()),
-            NLMSG_DONE => Ok(Message::End),
-            NLMSG_ERROR => match body.first_chunk::<4>().map(|code| i32::from_ne_bytes(*code)) {
-                Some(0) => Ok(Message::End),
-                Some(code) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
-                None => Err(io::ErrorKind::InvalidData.into()),
-            },
-            _ => Ok(Message::Content(body.get(GENERIC..).unwrap_or_default())),
-        })
-    })
+fn ask(name: &str, arguments: &[String]) -> io::Result<Answer> {
+    let mut agent = UnixStream::connect(server::SOCKET)?;
+    agent.set_read_timeout(Some(PATIENCE))?;
+    agent.write_all(&encode(name, arguments))?;
+    agent.shutdown(Shutdown::Write)?;
+    let mut answer = Vec::new();
+    agent.read_to_end(&mut answer)?;
+    Ok(Answer::decode(&answer))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn words(line: &str) -> Vec<String> {
-        line.split(' ').map(str::to_owned).collect()
-    }
-
-    /// A kernel with the chains `EMPTY`, `DOCKER` (which has one rule) and none else.
-    fn answer(line: &str) -> Option<Result<(), &'static str>> {
-        let words = words(line);
-        let chains = |table: &str, chain: &str| {
-            let rule = b"\x01\x02docker0\0..DOCKER-CT\0\x03".to_vec();
-            Ok(match (table, chain) {
-                ("nat" | "filter", "EMPTY" | "DOCKER-CT") => Some(Vec::new()),
-                ("nat" | "filter", "DOCKER") => Some(vec![rule]),
-                _ => None,
-            })
-        };
-        Ask::parse(&words)?.answer(chains).expect("the kernel answers")
-    }
-
     #[test]
-    fn what_is_not_there_needs_no_program() {
-        assert_eq!(answer("--wait -t nat -C GONE -j DOCKER"), Some(Err(NO_RULE)));
-        assert_eq!(answer("--wait -t raw -D DOCKER -i docker0 -j DROP"), Some(Err(NO_RULE)));
-        assert_eq!(answer("--wait -t nat -F GONE"), Some(Err(NO_CHAIN)));
-        assert_eq!(answer("--wait -X GONE"), Some(Err(NO_CHAIN)));
-        assert_eq!(answer("--wait -t filter -n -L GONE"), Some(Err(NO_CHAIN)));
-        assert_eq!(answer("--wait -t nat -F EMPTY"), Some(Ok(())));
-        assert_eq!(answer("--wait -C EMPTY -j ACCEPT"), Some(Err(NO_RULE)));
-        assert_eq!(answer("-C DOCKER -i docker1 -j ACCEPT"), Some(Err(NO_RULE)), "another interface");
-        assert_eq!(answer("-C DOCKER ! -o br-1 -j ACCEPT"), Some(Err(NO_RULE)));
-        assert_eq!(answer("-C DOCKER -i docker0 -j EMPTY"), Some(Err(NO_RULE)), "another chain");
-    }
-
-    #[test]
-    fn what_may_be_there_is_for_the_real_program() {
-        for line in [
-            "-C DOCKER -i docker0 -j DOCKER-CT",
-            // Targets and addresses are not kept as they are written.
-            "-D DOCKER -i docker0 -j MASQUERADE",
-            "-C DOCKER -s 10.0.0.0/8 -j DROP",
-            "-C DOCKER -i docker+ -j DROP",
-            "-F DOCKER",
-            "-X EMPTY",
-            "-n -L EMPTY",
-            "-A GONE -j DROP",
-            "-F EMPTY EMPTY",
-            "-D DOCKER 3",
-            "-D DOCKER",
-            "-w 5 -C GONE -j DROP",
-            "-F",
-            "-L -n",
-            "--version",
-        ] {
-            assert_eq!(answer(line), None, "{line}");
+    fn commands_and_answers_arrive_as_they_were_sent() {
+        let words = ["--wait".to_owned(), String::new(), "a b".to_owned()];
+        assert_eq!(decode(&encode("ip6tables", &words)), Some((Family::Ipv6, words.to_vec())));
+        assert_eq!(decode(&encode("iptables", &[])), Some((Family::Ipv4, Vec::new())));
+        for broken in [&b""[..], b"iptables", b"nft\0-A\0", b"iptables\0\xff\0"] {
+            assert_eq!(decode(broken), None, "{broken:?}");
         }
-    }
-
-    #[test]
-    fn a_request_is_as_the_kernel_wants_it() {
-        let bytes = request(2, of_nftables(NFT_MSG_GETCHAIN), 0, &[(TABLE, "nat"), (CHAIN_NAME, "DOCKER")]);
-        assert_eq!(bytes.len() % 4, 0);
-        assert_eq!(bytes[..4], u32::try_from(bytes.len()).expect("short").to_ne_bytes());
-        assert_eq!(bytes[16..28], [2, 0, 0, 0, 8, 0, 1, 0, b'n', b'a', b't', 0]);
-        assert_eq!(bytes[28..], [11, 0, 3, 0, b'D', b'O', b'C', b'K', b'E', b'R', 0, 0]);
-    }
-
-    #[test]
-    fn answers_are_taken_apart_and_broken_ones_are_refused() {
-        let message = |kind: u16, flags: u16, body: &[u8]| {
-            let mut bytes = u32::try_from(HEADER + body.len()).expect("short").to_ne_bytes().to_vec();
-            bytes.extend([kind.to_ne_bytes(), flags.to_ne_bytes()].concat());
-            bytes.extend([0; 8]);
-            bytes.extend(body);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-            bytes
-        };
-        let rule = message(0x0a06, 2, b"\x02\0\0\0rule!");
-        let both = [rule.clone(), message(NLMSG_DONE, 2, &[0; 4])].concat();
-        let all: Vec<_> = messages(&both).map(|m| m.expect("well formed")).collect();
-        assert_eq!(all, [Message::Content(b"rule!"), Message::End]);
-        let refused = |bytes: &[u8]| messages(bytes).next().expect("one").expect_err("refused");
-        let enoent = message(NLMSG_ERROR, 0, &(-2i32).to_ne_bytes());
-        assert_eq!(refused(&enoent).raw_os_error(), Some(2));
-        assert_eq!(refused(&message(0x0a06, NLM_F_DUMP_INTR, b"xxxx")).kind(), io::ErrorKind::Interrupted);
-        for broken in [&rule[..10], &rule[..20], &message(NLMSG_ERROR, 0, b"")[..]] {
-            assert_eq!(refused(broken).kind(), io::ErrorKind::InvalidData);
+        for answer in [Answer::Done, Answer::Refused("why".into()), Answer::AskReal] {
+            assert_eq!(Answer::decode(&answer.encode()), answer);
         }
-        // A length below the header's own.
-        assert_eq!(
-            refused(&[4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).kind(),
-            io::ErrorKind::InvalidData
-        );
+        // The agent died in between.
+        assert_eq!(Answer::decode(b""), Answer::AskReal);
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     configuration::Configuration,
     data_disk, engine,
     guest::{self, ServiceSpec},
+    iptables,
     listen::{self, Listener},
     logs::Logs,
     network::Network,
@@ -105,6 +106,10 @@ impl Boot {
         tasks.spawn(async move { ports::local::run(Path::new(ports::local::SOCKET), ports, &logs).await });
         let (ports, logs) = (guest.ports.clone(), Arc::clone(&self.logs));
         tasks.spawn(async move { ports::watcher::run(ports::watcher::CGROUPS.into(), ports, &logs).await });
+        let (reaper, logs) = (Arc::clone(&self.reaper), Arc::clone(&self.logs));
+        tasks.spawn(async move {
+            iptables::server::run(Path::new(iptables::server::SOCKET), reaper, &logs).await
+        });
         let logs = Arc::clone(&self.logs);
         // A thread, because /dev/kmsg blocks; it ends with the machine.
         std::thread::Builder::new().name("kmsg".into()).spawn(move || logs.collect_kernel())?;
