@@ -23,7 +23,7 @@ use crate::{
     sbom,
     sign::Signer,
     tree::{Node, Tree, matches_pattern},
-    welcome,
+    vmlinux, welcome,
 };
 
 /// Where the guest finds its welcome image.
@@ -132,6 +132,7 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     let vmlinuz = kernel_tree.nodes().keys().find(|path| path.starts_with("boot/vmlinuz-")).cloned();
     let kernel =
         vmlinuz.and_then(|path| kernel_tree.take(&path)).context("the kernel's package has no kernel")?;
+    let kernel = if definition.kernel.unpacked { vmlinux::unpack(&kernel)? } else { kernel };
     let mut parts: Vec<(String, Vec<u8>)> = vec![
         ("kernel".into(), kernel),
         ("initramfs".into(), initramfs::build(&inputs.agent, early)?),
@@ -274,6 +275,7 @@ mod tests {
         let mut definition = Definition::read(Path::new("../slipway.yaml")).expect("reads");
         definition.kernel.initramfs = vec!["disk".into()];
         definition.kernel.modules = vec!["net".into()];
+        definition.kernel.unpacked = false;
         definition.host_tools.programs = [("cli".to_owned(), "usr/bin/docker".to_owned())].into();
         definition.packages.only = [("emulators".to_owned(), vec!["usr/bin/qemu-a".to_owned()])].into();
         definition

@@ -27,6 +27,8 @@ pub(crate) struct Definition {
 pub(crate) struct Kernel {
     pub(crate) suite: String,
     pub(crate) package: String,
+    /// Written without its decompressor.
+    pub(crate) unpacked: bool,
     pub(crate) cmdline: Vec<String>,
     pub(crate) initramfs: Vec<String>,
     pub(crate) modules: Vec<String>,

@@ -27,6 +27,7 @@ mod sign;
 mod sources;
 mod tree;
 mod version;
+mod vmlinux;
 mod welcome;
 
 use std::{
