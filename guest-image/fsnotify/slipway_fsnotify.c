@@ -36,7 +36,7 @@
 /* Two texts follow, without padding and without zeros. The agent's `record` writes the same. */
 struct head {
 	__u32 mask;	/* one of KINDS, and FS_ISDIR; or LINK; or FS_Q_OVERFLOW: events were lost */
-	__u32 cookie;	/* the host's, of a move; joins its two halves */
+	__u32 cookie;	/* the host's, of a move: joins its two halves; of FS_Q_OVERFLOW: not 0 if watchers are to know */
 	__s32 root;	/* descriptor of the caller's */
 	__u16 below;	/* bytes of the folder's path below the root, 0: the root itself */
 	__u16 name;	/* bytes of the name in the folder, 0: the folder itself */
@@ -350,8 +350,11 @@ static void changes(struct batch *batch, struct dentry *known, const struct qstr
 	dput(now);
 }
 
-/* Something was lost: nothing that is remembered of this file system is to be believed. What is in use stays in use. */
-static void doubt(const struct path *path)
+/* Something was lost: nothing that is remembered of this file system is to be believed. What is in use stays in use.
+ * With `tell`, who watches is told to look again: no module can say IN_Q_OVERFLOW to other people's queues, so that whatever
+ * is watched has a change of its attributes.
+ */
+static void doubt(const struct path *path, bool tell)
 {
 	struct super_block *sb = path->dentry->d_sb;
 	struct inode *inode, *held = NULL;
@@ -378,6 +381,8 @@ static void doubt(const struct path *path)
 				d_drop(alias);
 			dput(alias);
 		}
+		if (tell)
+			fsnotify_inode(inode, FS_ATTRIB);
 		cond_resched();
 		spin_lock(&sb->s_inode_list_lock);
 	}
@@ -493,7 +498,7 @@ static int deliver(struct batch *batch, const struct head *head, const char *tex
 		return error == -ENOENT ? 0 : error;
 	folder = d_inode(batch->at.dentry);
 	if (kind == FS_Q_OVERFLOW) {
-		doubt(&batch->at);
+		doubt(&batch->at, head->cookie);
 		return 0;
 	}
 	if (!head->name) {

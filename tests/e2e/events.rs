@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slipway_test_harness::{Command, Home, Running};
+use slipway_test_harness::{Command, Home, Running, kill};
 
 use crate::Shared;
 
@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Shared] = &[
     ("events_of_what_a_container_does_are_not_told_twice", echoes),
     ("events_come_for_one_file_and_for_what_an_editor_saves", editor),
     ("events_of_a_burst_of_10000_are_all_told", burst),
+    ("events_that_were_lost_are_told_as_such_to_who_watches", lost),
 ];
 
 /// The last event of a test is of this name.
@@ -348,4 +349,21 @@ fn burst(home: &Home) {
     let bind = format!("{}:/x", both.shared.display());
     let counted = home.docker(["run", "--rm", "-v", &bind, "box", "sh", "-c", "ls /x | wc -l"]).run().ok();
     assert_eq!(counted.text(), (FILES + 1).to_string());
+}
+
+/// Who sends them is connected anew by each daemon: what happened between two is lost.
+fn lost(home: &Home) {
+    let both = Both::start(home, "lost", &["sub", "file"], |dir| {
+        fs::create_dir(dir.join("sub")).expect("made");
+        write(&dir.join("file"), "");
+    });
+    kill(home.daemon_pid().expect("a daemon"), "KILL");
+    home.slipway(["status"]).run();
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let line = both.container.line(Duration::from_secs(30)).expect("it is told within 30 s");
+        told.push(line);
+    }
+    told.sort();
+    assert_eq!(told, ["0 ATTRIB|ISDIR - ", "1 ATTRIB|ISDIR - ", "2 ATTRIB - "]);
 }

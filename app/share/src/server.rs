@@ -189,7 +189,7 @@ impl Server {
                 (Call::Events, Some(stream)) => {
                     self.sender.connect(stream);
                     // What happened while nobody listened is lost.
-                    self.sender.overflow(self.watched.iter().map(|path| watch::rescan(path)).collect());
+                    self.sender.overflow(self.watched.iter().map(|path| watch::lost(path)).collect());
                     Answer::Done
                 }
                 (Call::Events, None) => refusal("invalid", "events need a stream".into()),

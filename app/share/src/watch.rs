@@ -439,7 +439,7 @@ impl Watcher {
         self.now.overflows += 1;
         self.held.clear();
         self.told.clear();
-        let all = self.wanted.paths.iter().map(|path| event(OVERFLOW, 0, path, b"")).collect();
+        let all = self.wanted.paths.iter().map(|path| lost(path)).collect();
         self.sender.overflow(all);
         // Folders may have come without a word.
         for root in self.wanted.paths.clone() {
@@ -532,6 +532,11 @@ pub(crate) fn event(mask: u32, cookie: u32, folder: &Path, name: &[u8]) -> v1::F
 /// An event that says to believe nothing that was seen at or below `path`.
 pub(crate) fn rescan(path: &Path) -> v1::FileEvent {
     event(OVERFLOW, 0, path, b"")
+}
+
+/// The same, and who watches there is told to look again: events were lost.
+pub(crate) fn lost(path: &Path) -> v1::FileEvent {
+    event(OVERFLOW, 1, path, b"")
 }
 
 #[cfg(test)]
