@@ -19,8 +19,11 @@ pub(crate) const SOCKET: &str = "/run/docker.sock";
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two questions while it does.
 const CARE: Duration = Duration::from_secs(5);
-/// After this the phase is called failed, with dockerd's last lines; the questions go on.
-const DEADLINE: Duration = Duration::from_secs(180);
+/// After this a phase is called failed, with its program's last lines. The longest that `start.timeout` may be: within it the
+/// host decides how long a start may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(3600);
+/// How long an image may take to be loaded.
+const LOAD: Duration = Duration::from_secs(600);
 /// One question's time. Long, because a busy engine is not a dead one.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest answer that is read.
@@ -88,7 +91,7 @@ pub(crate) async fn load(socket: &Path, archive: &[u8]) -> io::Result<()> {
         "POST /images/load?quiet=1 HTTP/1.0\r\nContent-Type: application/x-tar\r\nContent-Length: {}\r\n\r\n",
         archive.len()
     );
-    let answer = ask(socket, head.as_bytes(), Some(archive), DEADLINE).await?;
+    let answer = ask(socket, head.as_bytes(), Some(archive), LOAD).await?;
     let text = String::from_utf8_lossy(&answer.body);
     if answer.status != 200 || text.contains("\"errorDetail\"") {
         return Err(io::Error::other(format!("status {}: {}", answer.status, text.trim())));

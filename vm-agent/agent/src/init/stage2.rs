@@ -37,8 +37,6 @@ use crate::{
 const DISK_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the network card may take to appear after its module was loaded.
 const CARD_PATIENCE: Duration = Duration::from_secs(10);
-/// How long containerd may take until it listens.
-const CONTAINERD_PATIENCE: Duration = Duration::from_secs(120);
 /// How long the host may take to say what it shares.
 const SHARES_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the host may take to say what its settings are.
@@ -320,7 +318,7 @@ impl Boot {
     }
 
     async fn containerd(&self) {
-        let deadline = Instant::now() + CONTAINERD_PATIENCE;
+        let deadline = Instant::now() + engine::DEADLINE;
         while tokio::net::UnixStream::connect(CONTAINERD.1).await.is_err() {
             if Instant::now() > deadline {
                 let why = format!("it does not listen\n{}", self.logs.tail(CONTAINERD.0, 20));
