@@ -49,11 +49,13 @@ impl Live {
             return;
         }
         if !self.say.live() {
-            for phase in self.phases.iter().filter(|p| p.state != PhaseState::Running) {
-                if !self.printed.contains(&phase.name) {
-                    self.say.talk(&phases::ended(phase, self.say.err()));
-                    self.printed.push(phase.name.clone());
-                }
+            let over = |p: &&Phase| p.state != PhaseState::Running && !self.printed.contains(&p.name);
+            let mut over: Vec<&Phase> = self.phases.iter().filter(over).collect();
+            // Several come at once, because the guest's are known when its agent is there.
+            over.sort_by_key(|phase| phase.ended_ms);
+            for phase in over {
+                self.say.talk(&phases::ended(phase, self.say.err()));
+                self.printed.push(phase.name.clone());
             }
             return;
         }

@@ -123,9 +123,10 @@ impl Looker {
     async fn speak(&self, agent: AgentClient) {
         let mut events = agent.events();
         let mut clock = interval(CLOCK);
-        self.tell.send_modify(|inside| inside.agent = Some(agent.clone()));
-        // After the subscription, so that nothing falls between the two.
+        // After the subscription, so that nothing falls between the two; and before the agent is there for others, so that what
+        // came before it is known before it.
         self.take_all(&agent).await;
+        self.tell.send_modify(|inside| inside.agent = Some(agent.clone()));
         loop {
             tokio::select! {
                 _ = clock.tick() => set_clock(&agent).await,
