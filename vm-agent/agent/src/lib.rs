@@ -15,6 +15,7 @@
 pub mod clock;
 mod configuration;
 mod data_disk;
+mod emulation;
 mod engine;
 mod exec;
 mod file_events;

@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{guest::ServiceSpec, logs::Logs, phases::Board, reaper::Reaper};
+use crate::{emulation, guest::ServiceSpec, logs::Logs, phases::Board, reaper::Reaper};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -101,6 +101,10 @@ impl Keeper {
         let (reader, writer) = io::pipe()?;
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("PATH", PATH).env("HOME", "/root");
+        if emulation::is_software() {
+            let (name, value) = emulation::WITHOUT_VECTORS;
+            command.env(name, value);
+        }
         command.envs(self.environment.borrow().iter().filter_map(|pair| pair.split_once('=')));
         command.envs(spec.env.iter().filter_map(|pair| pair.split_once('=')));
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
