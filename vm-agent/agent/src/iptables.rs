@@ -12,6 +12,9 @@
 //!   everything else, whatever is unclear, and whatever did not succeed ─▶ the real program, for this command alone
 //! ```
 //!
+//! The agent speaks for its own network only. dockerd also runs `iptables` inside a container's, for the resolver of user-defined
+//! networks: there the real program does it all.
+//!
 //! A rule can be the one that is meant only if it names the interfaces and the chain that the command names. Whether it *is*
 //! the one, only the real program knows. And only it says why something failed.
 
@@ -20,6 +23,7 @@ mod kernel;
 pub(crate) mod server;
 
 use std::{
+    fs,
     io::{self, Read, Write},
     net::Shutdown,
     os::unix::{net::UnixStream, process::CommandExt},
@@ -80,8 +84,9 @@ fn decode(bytes: &[u8]) -> Option<(Family, Vec<String>)> {
 
 /// Does what the command says. `name` is `iptables` or `ip6tables`.
 pub fn run(name: &str, arguments: &[String]) -> ExitCode {
+    let answer = if is_agents_network() { ask(name, arguments) } else { Ok(Answer::AskReal) };
     // Without the agent the real program does it all.
-    match ask(name, arguments).unwrap_or(Answer::AskReal) {
+    match answer.unwrap_or(Answer::AskReal) {
         Answer::Done => ExitCode::SUCCESS,
         Answer::Refused(why) => {
             eprintln!("{name}: {why}");
@@ -93,6 +98,12 @@ pub fn run(name: &str, arguments: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether this process is in the network in which the agent is.
+fn is_agents_network() -> bool {
+    let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    network("1").is_some_and(|agents| network("self") == Some(agents))
 }
 
 fn ask(name: &str, arguments: &[String]) -> io::Result<Answer> {
