@@ -9,6 +9,7 @@ use std::{
 };
 
 use slipway_protocol::ports::GuestPort;
+use slipway_test_harness::initramfs;
 use slipway_vm::{AccelChoice, Driver, ExitReason, Machine, MachineSpec};
 use slipway_vm_qemu::{GuestArch, QemuConfig, QemuDriver};
 use slipway_vsock::{ConnectError, GuestStream, Transport};
@@ -37,42 +38,6 @@ const MODULES: &[&str] = &[
     "net/vmw_vsock/vmw_vsock_virtio_transport.ko",
 ];
 
-/// One entry of a cpio archive in the form that the kernel unpacks ("newc").
-fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) {
-    let fields = [0, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
-    archive.extend_from_slice(b"070701");
-    for field in fields {
-        archive.extend_from_slice(format!("{field:08x}").as_bytes());
-    }
-    archive.extend_from_slice(name.as_bytes());
-    archive.push(0);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend_from_slice(data);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-}
-
-fn initramfs(guest: &Path, kernel: &Path) -> Vec<u8> {
-    let modules = kernel.parent().and_then(Path::parent).expect("boot/ has a parent").join("lib/modules");
-    let version =
-        std::fs::read_dir(modules).expect("modules").next().expect("one kernel").expect("folder").path();
-    let mut archive = Vec::new();
-    for folder in ["dev", "modules"] {
-        entry(&mut archive, folder, 0o040_755, &[]);
-    }
-    // Before the kernel has mounted anything, its messages and ours go here.
-    entry(&mut archive, "init", 0o100_755, &std::fs::read(guest).expect("the guest's program"));
-    let mut found = 0;
-    for (place, module) in MODULES.iter().enumerate() {
-        if let Ok(bytes) = std::fs::read(version.join("kernel").join(module)) {
-            found += 1;
-            entry(&mut archive, &format!("modules/{place:02}.ko"), 0o100_644, &bytes);
-        }
-    }
-    assert!(found > 0, "the kernel's modules are beside it");
-    entry(&mut archive, "TRAILER!!!", 0, &[]);
-    archive
-}
-
 async fn boot(dir: &Path, kernel: PathBuf, guest: &Path) -> Box<dyn Machine> {
     let file = |name: &str, bytes: &[u8]| {
         let path = dir.join(name);
@@ -84,7 +49,7 @@ async fn boot(dir: &Path, kernel: PathBuf, guest: &Path) -> Box<dyn Machine> {
         cpus: 2,
         memory_mib: 512,
         kernel: kernel.clone(),
-        initramfs: file("initramfs", &initramfs(guest, &kernel)),
+        initramfs: file("initramfs", &initramfs(&kernel, guest, MODULES, &[])),
         root_image: file("root", &[0; 4096]),
         data_disk: file("data", &[0; 4096]),
         cmdline: ["console=ttyS0", "quiet", "panic=-1"].map(String::from).to_vec(),

@@ -21,6 +21,7 @@ use slipway_share::{
     packets,
     wire::{Answer, Call, Export},
 };
+use slipway_test_harness::initramfs;
 
 use crate::figures::{Pair, Row, Sample, table};
 
@@ -76,39 +77,6 @@ impl Drop for Ended {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// One entry of a cpio archive in the form that the kernel unpacks ("newc").
-fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) {
-    let fields = [0, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
-    archive.extend_from_slice(b"070701");
-    for field in fields {
-        archive.extend_from_slice(format!("{field:08x}").as_bytes());
-    }
-    archive.extend_from_slice(name.as_bytes());
-    archive.push(0);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend_from_slice(data);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-}
-
-fn initramfs(args: &Args) -> Vec<u8> {
-    let modules =
-        args.kernel.parent().and_then(Path::parent).expect("boot/ has a parent").join("lib/modules");
-    let version = fs::read_dir(modules).expect("modules").next().expect("one kernel").expect("folder").path();
-    let mut archive = Vec::new();
-    for folder in ["dev", "modules"] {
-        entry(&mut archive, folder, 0o040_755, &[]);
-    }
-    entry(&mut archive, "init", 0o100_755, &fs::read(&args.guest).expect("the guest's program"));
-    entry(&mut archive, "bench", 0o100_644, format!("{} {}", args.pairs, args.rows).as_bytes());
-    for (place, module) in MODULES.iter().enumerate() {
-        if let Ok(bytes) = fs::read(version.join("kernel").join(module)) {
-            entry(&mut archive, &format!("modules/{place:02}.ko"), 0o100_644, &bytes);
-        }
-    }
-    entry(&mut archive, "TRAILER!!!", 0, &[]);
-    archive
 }
 
 fn tree(root: &Path) {
@@ -173,7 +141,9 @@ fn wait_for(path: &Path) {
 }
 
 fn qemu(args: &Args, dir: &Path) -> Command {
-    fs::write(dir.join("initramfs"), initramfs(args)).expect("written");
+    let asked = format!("{} {}", args.pairs, args.rows);
+    let archive = initramfs(&args.kernel, &args.guest, MODULES, &[("bench", asked.as_bytes())]);
+    fs::write(dir.join("initramfs"), archive).expect("written");
     let mut command = Command::new("qemu-system-x86_64");
     command.args(["-machine", "q35,memory-backend=mem0", "-m", "1024M", "-smp", "1", "-nodefaults"]);
     command.args([

@@ -8,6 +8,7 @@
 
 mod command;
 mod greeter;
+mod initramfs;
 mod proxy;
 mod registry;
 
@@ -18,6 +19,7 @@ use std::{
 
 pub use command::{Command, Ran, Running};
 pub use greeter::Greeter;
+pub use initramfs::initramfs;
 pub use proxy::Proxy;
 pub use registry::{Authority, Registry};
 

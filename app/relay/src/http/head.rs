@@ -1,5 +1,7 @@
 //! One request's head: what it asks for, how long its body is, and whether anything comes after it.
 
+use percent_encoding::percent_decode_str;
+
 /// Longest head in bytes; a longer one is not looked into.
 pub(super) const LONGEST: usize = 64 << 10;
 /// Most fields of a head.
@@ -56,7 +58,7 @@ pub enum Parsed {
 /// What the request at this path creates, if something that can name folders: `/v1.47/containers/create?name=x`.
 /// Written as the engine also takes it: with the host before it, or with `%63` for a `c`.
 pub fn creates(path: &str) -> Option<Kind> {
-    let path = decoded(path.split('?').next().unwrap_or(path));
+    let path = percent_decode_str(path.split('?').next().unwrap_or(path)).decode_utf8_lossy();
     let path = match path.split_once("://") {
         Some((_, rest)) if !path.starts_with('/') => rest.split_once('/').map_or("", |(_, path)| path),
         _ => &path,
@@ -74,25 +76,6 @@ pub fn creates(path: &str) -> Option<Kind> {
         ["volumes", "create"] => Some(Kind::Volume),
         _ => None,
     }
-}
-
-/// Without its escapes.
-fn decoded(path: &str) -> String {
-    let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.filter(|_| first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Does a connection become something else after this request, upgrade or not?
