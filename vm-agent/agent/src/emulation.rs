@@ -9,14 +9,14 @@ pub(crate) const WITHOUT_VECTORS: (&str, &str) = ("GODEBUG", "cpu.avx=off,cpu.av
 /// Whether QEMU's software emulation ("TCG") is the processor.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn is_software() -> bool {
-    use std::arch::x86_64::__cpuid;
+    use std::arch::x86_64::{__cpuid, CpuidResult};
 
     /// The first of the leaves that a hypervisor answers, with its name in three registers.
     const HYPERVISOR: u32 = 0x4000_0000;
-    // Rust before 1.93 calls it unsafe.
-    #[allow(unused_unsafe)]
+    // Older Rust calls it unsafe, newer does not; as this it is the same for both.
+    let cpuid: unsafe fn(u32) -> CpuidResult = __cpuid;
     // SAFETY: every processor that the image boots on has the instruction.
-    let leaf = |number| unsafe { __cpuid(number) };
+    let leaf = |number| unsafe { cpuid(number) };
     let is_guest = leaf(1).ecx & (1 << 31) != 0;
     let name = leaf(HYPERVISOR);
     is_guest && [name.ebx, name.ecx, name.edx].iter().flat_map(|word| word.to_le_bytes()).eq(*b"TCGTCGTCGTCG")

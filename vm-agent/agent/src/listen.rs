@@ -1,8 +1,11 @@
 //! Listens on the agent's ports and serves what comes in, each stream in a task of its own that ends with the listener.
 
 use std::{
-    io,
-    os::fd::{FromRawFd, IntoRawFd, OwnedFd},
+    fs, io,
+    os::{
+        fd::{FromRawFd, IntoRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::Path,
     sync::Arc,
     time::Duration,
@@ -75,6 +78,15 @@ impl Listener {
     pub(crate) fn unix(dir: &Path, port: GuestPort) -> io::Result<Self> {
         UnixListener::bind(dir.join(format!("{port}.sock"))).map(Self::Unix)
     }
+}
+
+/// Listens on a socket of the guest's own, in a folder that only its root can enter.
+pub(crate) fn private(path: &Path) -> io::Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    UnixListener::bind(path)
 }
 
 /// Accepts for ever.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use slipway_share::wire::{Answer, Call};
-use slipway_shim::client::{Life, ShimClient};
+use slipway_shim::client::ShimClient;
 use tokio::{
     sync::watch,
     time::{interval, sleep, timeout},
@@ -38,7 +38,7 @@ pub(crate) async fn follow(
     mut inside: watch::Receiver<Inside>,
     board: Board,
 ) {
-    while *shim.life().borrow() == Life::Runs {
+    while shim.runs() {
         if inside.wait_for(|inside| inside.engine.is_some()).await.is_err() {
             return;
         }

@@ -74,9 +74,6 @@ impl<'a> Ask<'a> {
         &self,
         chains: impl Fn(&str, &str) -> io::Result<Option<Vec<Vec<u8>>>>,
     ) -> io::Result<Option<Result<(), &'static str>>> {
-        if matches!(self.verb, Verb::New | Verb::Append | Verb::Insert) {
-            return Ok(None);
-        }
         let rules = chains(self.table, self.chain)?;
         Ok(match (self.verb, rules) {
             (Verb::Check | Verb::Delete, None) => Some(Err(NO_RULE)),

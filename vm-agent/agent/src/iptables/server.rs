@@ -9,8 +9,8 @@
 //! older rules. At the first line that it cannot do it ends, with nothing of that line done.
 
 use std::{
-    fs, io,
-    os::unix::{fs::PermissionsExt, process::CommandExt},
+    io,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -20,7 +20,7 @@ use std::{
 use rustix::process::Signal;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream, unix::pipe},
+    net::{UnixStream, unix::pipe},
     sync::Mutex,
     task::JoinSet,
     time::{sleep, timeout},
@@ -32,7 +32,7 @@ use super::{
     decode,
     kernel::{Family, Kernel},
 };
-use crate::{logs::Logs, reaper::Reaper};
+use crate::{listen, logs::Logs, reaper::Reaper};
 
 /// Where commands are asked about.
 pub(crate) const SOCKET: &str = "/run/slipway/iptables.sock";
@@ -48,11 +48,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// # Errors
 /// The socket cannot be made.
 pub(crate) async fn run(path: &Path, reaper: Arc<Reaper>, logs: &Logs) -> io::Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-    }
-    let listener = UnixListener::bind(path)?;
+    let listener = listen::private(path)?;
     let tables = Arc::new([Tables::new(Family::Ipv4, REAL.into()), Tables::new(Family::Ipv6, REAL.into())]);
     let mut commands = JoinSet::new();
     loop {
@@ -116,6 +112,9 @@ impl Tables {
 
     /// What the kernel itself says.
     fn known(&self, ask: &Ask<'_>) -> Option<Result<(), &'static str>> {
+        if matches!(ask.verb, Verb::Append | Verb::Insert) {
+            return None;
+        }
         let kernel = Kernel::open(self.family).ok()?;
         match ask.verb {
             Verb::New => kernel.make_chain(ask.table, ask.chain).ok(),
@@ -189,6 +188,8 @@ impl Restore {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     /// Writes down what it reads, repeats comments, and ends at a line that it does not like.

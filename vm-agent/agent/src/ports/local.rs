@@ -5,20 +5,17 @@
 //!   stand-in closes its writing half, or dies ──▶ released ──▶ `released`, end
 //! ```
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use slipway_protocol::{
     frame,
     v1::{self, ports_answer},
 };
-use tokio::{
-    io::AsyncReadExt,
-    net::{UnixListener, UnixStream},
-    task::JoinSet,
-};
+use tokio::{io::AsyncReadExt, net::UnixStream, task::JoinSet};
 
 use super::Ports;
 use crate::{
+    listen,
     logs::Logs,
     serve::{self, ServeError},
 };
@@ -31,11 +28,7 @@ pub(crate) const SOCKET: &str = "/run/slipway/ports.sock";
 /// # Errors
 /// The socket cannot be made.
 pub(crate) async fn run(path: &Path, ports: Ports, logs: &Logs) -> io::Result<()> {
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-    }
-    let listener = UnixListener::bind(path)?;
+    let listener = listen::private(path)?;
     let mut stand_ins = JoinSet::new();
     loop {
         tokio::select! {
