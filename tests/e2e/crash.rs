@@ -2,11 +2,10 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
     time::{Duration, Instant},
 };
 
-use slipway_test_harness::{Command, Home, kill};
+use slipway_test_harness::{Command, Home, gone, kill};
 
 use crate::Shared;
 
@@ -17,10 +16,6 @@ pub(crate) const TESTS: &[Shared] = &[
     ("crash_ten_starts_at_once_are_one_machine", ten_starts),
     ("crash_a_stop_is_orderly_and_the_disk_is_clean", orderly_stop),
 ];
-
-fn gone(pid: u32) -> bool {
-    !Path::new(&format!("/proc/{pid}")).exists()
-}
 
 fn daemon_killed(home: &Home) {
     let script = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done";

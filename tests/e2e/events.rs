@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slipway_test_harness::{Command, Home, Running, kill};
+use slipway_test_harness::{Command, Home, Running, gone, kill};
 
 use crate::Shared;
 
@@ -357,8 +357,10 @@ fn lost(home: &Home) {
         fs::create_dir(dir.join("sub")).expect("made");
         write(&dir.join("file"), "");
     });
-    kill(home.daemon_pid().expect("a daemon"), "KILL");
-    home.slipway(["status"]).run();
+    let daemon = home.daemon_pid().expect("a daemon");
+    kill(daemon, "KILL");
+    home.wait_for("the daemon is gone", Duration::from_secs(5), |_| gone(daemon));
+    home.slipway(["status"]).run().ok();
     let mut told = Vec::new();
     while told.len() < 3 {
         let line = both.container.line(Duration::from_secs(30)).expect("it is told within 30 s");

@@ -188,13 +188,14 @@ fn nobody(error: &ClientError) -> bool {
     let mut cause: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            // A home that is no folder has no daemon; starting one says what is wrong with it.
-            use io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound};
-            return matches!(error.kind(), NotFound | ConnectionRefused | NotADirectory);
+            // A home that is no folder has no daemon; starting one says what is wrong with it. One that ended while we
+            // spoke is the same as nobody.
+            use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotADirectory, NotFound};
+            let gone = [NotFound, ConnectionRefused, NotADirectory, ConnectionReset, BrokenPipe];
+            return gone.contains(&error.kind());
         }
         cause = error.source();
     }
-    // It ended while we spoke: the same as nobody.
     matches!(error, ClientError::Broken(_))
 }
 
@@ -241,6 +242,16 @@ mod tests {
         assert!(nobody(&ApiClient::new(&socket).version().await.expect_err("no file")));
         drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
         assert!(nobody(&ApiClient::new(&socket).version().await.expect_err("nobody listens")));
+        std::fs::remove_file(&socket).expect("removed");
+        let listener = tokio::net::UnixListener::bind(&socket).expect("bound");
+        let api = ApiClient::new(&socket);
+        let dies = async {
+            let (stream, _) = listener.accept().await.expect("a client");
+            // With what was asked unread: the client's connection is reset.
+            stream.readable().await.expect("a question");
+        };
+        let (answer, ()) = tokio::join!(api.version(), dies);
+        assert!(nobody(&answer.expect_err("it ended while we spoke")));
         assert!(!nobody(&ClientError::Problem(Box::new(Problem::new("x", "y")))));
         assert!(!nobody(&ClientError::Answer("x".into())));
     }

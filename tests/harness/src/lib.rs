@@ -237,7 +237,7 @@ impl Drop for Home {
 pub fn end(pid: u32) {
     kill(pid, "TERM");
     let deadline = Instant::now() + Duration::from_secs(10);
-    while Path::new(&format!("/proc/{pid}")).exists() && Instant::now() < deadline {
+    while !gone(pid) && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -248,4 +248,9 @@ pub fn end(pid: u32) {
 /// Without `kill`.
 pub fn kill(pid: u32, signal: &str) {
     Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).run();
+}
+
+/// Whether the process has ended.
+pub fn gone(pid: u32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
 }
