@@ -184,6 +184,8 @@ onPage("every screen is reached and worked by keyboard alone", {}, async ({ page
     await page.getByRole("option", { name: screen }).first().waitFor();
     await page.keyboard.press("Enter");
     await page.getByRole("heading", { level: 1, name: screen }).waitFor();
+    // On the screen that is there already nothing else is waited for.
+    await page.getByRole("dialog").waitFor({ state: "detached" });
     // All that Tab comes to has a name and shows that it has the focus.
     const seen = new Set();
     for (let i = 0; i < 60; i++) {
@@ -196,6 +198,8 @@ onPage("every screen is reached and worked by keyboard alone", {}, async ({ page
         const style = getComputedStyle(e);
         return { key: `${e.tagName} ${name}`, named: Boolean(labelled), ring: style.outlineStyle !== "none" || e.closest(".xterm") !== null };
       });
+      // Before the first stop the palette may just be giving the focus back; after the last it leaves the page.
+      if (!at && seen.size === 0) continue;
       if (!at) break;
       assert.ok(at.named, `${screen}: something without a name has the focus: ${at.key}`);
       assert.ok(at.ring, `${screen}: no ring around ${at.key}`);
