@@ -360,7 +360,9 @@ fn lost(home: &Home) {
     let daemon = home.daemon_pid().expect("a daemon");
     kill(daemon, "KILL");
     home.wait_for("the daemon is gone", Duration::from_secs(5), |_| gone(daemon));
-    home.slipway(["status"]).run().ok();
+    home.wait_for("a new daemon has the machine", Duration::from_secs(10), |home| {
+        home.slipway(["status"]).run().code == 0
+    });
     let mut told = Vec::new();
     while told.len() < 3 {
         let line = both.container.line(Duration::from_secs(30)).expect("it is told within 30 s");
