@@ -71,7 +71,7 @@ pub(crate) async fn boot(
     board.begin("machine");
     find_qemu()?;
     context.logs.rotate_idle();
-    let config = shim_config(&context, &settings, manifest);
+    let config = shim_config(&context, &settings, &manifest);
     let paths = &context.paths;
     let shim = spawn::spawn(&context.exe, &config, &paths.shim_config(), &paths.log("shim"), SHIM).await;
     let shim = shim.map_err(|error| shim_problem(&error))?;
@@ -80,7 +80,9 @@ pub(crate) async fn boot(
     let setting_up = async {
         let Some(dir) = docker else { return };
         let (context, settings) = (Arc::clone(&context), settings.clone());
-        let done = tokio::task::spawn_blocking(move || setup::docker(&context.paths, &settings, &dir)).await;
+        let done =
+            tokio::task::spawn_blocking(move || setup::docker(&context.paths, &settings, &manifest, &dir))
+                .await;
         if let Ok(done) = done {
             board.change(|status| status.docker = Some(done));
         }
@@ -236,7 +238,7 @@ fn prepare_disk(path: &Path, bytes: u64) -> Result<(), Problem> {
     disk.sync_all().map_err(failed)
 }
 
-fn shim_config(context: &Context, settings: &Settings, manifest: Manifest) -> ShimConfig {
+fn shim_config(context: &Context, settings: &Settings, manifest: &Manifest) -> ShimConfig {
     let paths = &context.paths;
     let image = paths.image_dir();
     let accel = match settings.accel.as_str() {
@@ -253,7 +255,7 @@ fn shim_config(context: &Context, settings: &Settings, manifest: Manifest) -> Sh
             initramfs: image.join("initramfs"),
             root_image: image.join("root.erofs"),
             data_disk: paths.data_disk(),
-            cmdline: manifest.cmdline,
+            cmdline: manifest.cmdline.clone(),
             run_dir: paths.run_dir().to_owned(),
             console_log: paths.log("console"),
             accel,

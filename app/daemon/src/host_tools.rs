@@ -11,8 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The folder of the tools in a guest image.
-const FOLDER: &str = "host-tools";
+use slipway_manifest::{HOST_TOOLS, Manifest, Part};
+
 const DOCKER: &str = "docker";
 const PLUGINS: [&str; 2] = ["docker-buildx", "docker-compose"];
 /// Where docker looks for plugins of the whole system.
@@ -44,32 +44,38 @@ pub struct ToolError {
 }
 
 /// Puts into `bin_dir`, and for docker's plugins also into docker's folder, what the host does not have. `path_env` is the
-/// `PATH` of the person. An image without tools brings none.
+/// `PATH` of the person. An image without tools brings none. What `image` says that a tool is, it must be.
 ///
 /// # Errors
 /// [`ToolError`] for the first tool that could not be written.
 pub fn install(
     image_dir: &Path,
+    image: &Manifest,
     bin_dir: &Path,
     docker_config_dir: &Path,
     path_env: &OsStr,
 ) -> Result<Vec<Installed>, ToolError> {
     let system = SYSTEM_PLUGINS.map(PathBuf::from);
-    install_beside(image_dir, bin_dir, docker_config_dir, path_env, &system)
+    install_beside(image_dir, image, bin_dir, docker_config_dir, path_env, &system)
 }
 
 fn install_beside(
     image_dir: &Path,
+    image: &Manifest,
     bin_dir: &Path,
     docker_config_dir: &Path,
     path_env: &OsStr,
     system: &[PathBuf],
 ) -> Result<Vec<Installed>, ToolError> {
     let mut installed = Vec::new();
-    let from = |tool: &str| Some(image_dir.join(FOLDER).join(tool)).filter(|p| p.is_file());
-    let mut bring = |tool: &'static str, source: &Path, changed: bool| -> Result<(), ToolError> {
+    let from = |tool: &str| {
+        let name = format!("{HOST_TOOLS}/{tool}");
+        image.parts.iter().find(|part| part.name == name)
+    };
+    let mut bring = |tool: &'static str, part: &Part, changed: bool| -> Result<(), ToolError> {
         let path = bin_dir.join(tool);
-        let copied = copy(source, &path).map_err(|source| ToolError { path: path.clone(), source })?;
+        let copied = copy(&image_dir.join(&part.name), part, &path)
+            .map_err(|source| ToolError { path: path.clone(), source })?;
         if copied || changed {
             installed.push(Installed { tool, path });
         }
@@ -79,15 +85,15 @@ fn install_beside(
         let file = dir.join(DOCKER);
         runs(&file) && !lies_in(&file, bin_dir)
     });
-    if let Some(source) = from(DOCKER)
+    if let Some(part) = from(DOCKER)
         && !theirs
     {
-        bring(DOCKER, &source, false)?;
+        bring(DOCKER, part, false)?;
     }
     let of_docker = docker_config_dir.join("cli-plugins");
     let others: Vec<PathBuf> = system.iter().cloned().chain(extra(docker_config_dir)).collect();
     for tool in PLUGINS {
-        let Some(source) = from(tool) else { continue };
+        let Some(part) = from(tool) else { continue };
         let (link, ours) = (of_docker.join(tool), bin_dir.join(tool));
         let linked = fs::read_link(&link).is_ok_and(|to| to == ours);
         // A dangling link of somebody else's is theirs as well.
@@ -96,7 +102,7 @@ fn install_beside(
             continue;
         }
         // The file first, so that the link never leads nowhere.
-        bring(tool, &source, !linked)?;
+        bring(tool, part, !linked)?;
         if !linked {
             let failed = |source| ToolError { path: link.clone(), source };
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&of_docker).map_err(failed)?;
@@ -126,8 +132,8 @@ fn lies_in(file: &Path, bin_dir: &Path) -> bool {
     }
 }
 
-/// Copies a program, whole or not at all; false when it is there already.
-fn copy(from: &Path, to: &Path) -> io::Result<bool> {
+/// Copies a program, whole and as it was signed or not at all; false when it is there already.
+fn copy(from: &Path, part: &Part, to: &Path) -> io::Result<bool> {
     let mut source = File::open(from)?;
     let found = source.metadata()?;
     // Same length and time: the copy of an earlier start. Reading tens of megabytes each time would delay every start.
@@ -148,6 +154,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<bool> {
         let _ = fs::remove_file(&aside);
         let mut file = File::options().write(true).create_new(true).mode(0o755).open(&aside)?;
         io::copy(&mut source, &mut file)?;
+        part.check(&aside).map_err(io::Error::other)?;
         // Whatever the umask says: others' tools may run it too.
         file.set_permissions(fs::Permissions::from_mode(0o755))?;
         file.set_modified(found.modified()?)?;
@@ -185,10 +192,22 @@ mod tests {
             fs::write(self.at(path), text).expect("written");
             fs::set_permissions(self.at(path), fs::Permissions::from_mode(0o755)).expect("chmod");
         }
+        /// As its builder would describe it.
+        fn image(&self) -> Manifest {
+            let tools = fs::read_dir(self.at("image/host-tools")).into_iter().flatten().flatten();
+            let parts = tools.map(|tool| {
+                let bytes = fs::read(tool.path()).expect("read");
+                let sha256 = slipway_manifest::hash(&mut bytes.as_slice()).expect("hashed");
+                let name = format!("{HOST_TOOLS}/{}", tool.file_name().to_string_lossy());
+                Part { name, size: bytes.len() as u64, sha256 }
+            });
+            Manifest { parts: parts.collect(), ..Manifest::default() }
+        }
         fn install(&self) -> Vec<&'static str> {
             let path = std::env::join_paths([self.at("usr-bin"), self.at("bin")]).expect("a path");
             let system = [self.at("usr-plugins")];
-            install_beside(&self.at("image"), &self.at("bin"), &self.at(".docker"), &path, &system)
+            let image = self.image();
+            install_beside(&self.at("image"), &image, &self.at("bin"), &self.at(".docker"), &path, &system)
                 .expect("installed")
                 .iter()
                 .map(|i| i.tool)
@@ -222,6 +241,20 @@ mod tests {
         assert_eq!(host.install(), ["docker", "docker-compose"]);
         assert_eq!(host.text("bin/docker"), "#!docker 2, longer");
         assert_eq!(host.text(".docker/cli-plugins/docker-compose"), "#!docker-compose 2, longer");
+    }
+
+    #[test]
+    fn a_tool_that_is_not_what_was_signed_takes_no_place() {
+        let host = Host::new();
+        host.install();
+        host.program("image/host-tools/docker", "#!docker 2, longer");
+        let image = host.image();
+        host.program("image/host-tools/docker", "#!docker 2, LONGER");
+        let (dir, bin, docker) = (host.at("image"), host.at("bin"), host.at(".docker"));
+        let error = install(&dir, &image, &bin, &docker, OsStr::new("")).expect_err("damaged");
+        assert!(error.source.to_string().contains("checksum"), "{}", error.source);
+        assert_eq!(host.text("bin/docker"), "#!docker 1");
+        assert_eq!(fs::read_dir(host.at("bin")).expect("list").count(), 3, "nothing is left aside");
     }
 
     #[test]
@@ -268,7 +301,8 @@ mod tests {
     fn an_image_without_tools_brings_none_and_a_file_in_the_way_is_named() {
         let host = Host::new();
         fs::write(host.at("bin"), "a file").expect("written");
-        let error = install(&host.at("image"), &host.at("bin"), &host.at(".docker"), OsStr::new(""));
+        let (image, bin, docker) = (host.at("image"), host.at("bin"), host.at(".docker"));
+        let error = install(&image, &host.image(), &bin, &docker, OsStr::new(""));
         assert!(error.expect_err("in the way").to_string().contains("bin/docker"));
         fs::remove_dir_all(host.at("image")).expect("removed");
         assert!(host.install().is_empty());

@@ -9,7 +9,7 @@ use std::{
 };
 
 use slipway_api::{ImageRequest, Problem, paths::Paths};
-use slipway_manifest::{MANIFEST, Manifest, SIGNATURE, VerifyError, verify};
+use slipway_manifest::{MANIFEST, Manifest, SIGNATURE, VerifyError, verify, verify_bootable};
 
 /// The public key, beside the parts of an image that was built here.
 const KEY: &str = "key.pub";
@@ -52,7 +52,7 @@ pub(crate) fn provide(paths: &Paths, exe: &Path) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Checks the installed image. Blocks for as long as reading it takes.
+/// Checks what of the installed image is booted. Blocks for as long as reading it takes.
 pub(crate) fn check(paths: &Paths) -> Result<Manifest, Problem> {
     let dir = paths.image_dir();
     if !dir.join(MANIFEST).exists() {
@@ -61,7 +61,7 @@ pub(crate) fn check(paths: &Paths) -> Result<Manifest, Problem> {
     }
     let key = pinned(paths);
     let text = std::fs::read_to_string(&key).map_err(|error| io_problem("read", &key, &error))?;
-    verify(&dir, &text).map_err(|error| damaged(&error))
+    verify_bootable(&dir, &text).map_err(|error| damaged(&error))
 }
 
 /// The installed image's version, unchecked: for a status.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use slipway_api::{DockerSetup, Problem, paths::Paths};
+use slipway_manifest::Manifest;
 use slipway_settings::resolved::Settings;
 
 use crate::{
@@ -19,7 +20,7 @@ pub(crate) fn context_name(paths: &Paths) -> String {
 }
 
 /// Sets up what the settings allow in the docker configuration at `dir`. Blocks.
-pub(crate) fn docker(paths: &Paths, settings: &Settings, dir: &Path) -> DockerSetup {
+pub(crate) fn docker(paths: &Paths, settings: &Settings, image: &Manifest, dir: &Path) -> DockerSetup {
     let name = context_name(paths);
     let (mut current, mut problem) = (false, None);
     match point(paths, dir, settings.activate_context) {
@@ -28,7 +29,7 @@ pub(crate) fn docker(paths: &Paths, settings: &Settings, dir: &Path) -> DockerSe
     }
     if settings.install_cli {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        match host_tools::install(&paths.image_dir(), &paths.bin_dir(), dir, &path) {
+        match host_tools::install(&paths.image_dir(), image, &paths.bin_dir(), dir, &path) {
             Ok(installed) => {
                 for tool in installed {
                     tracing::info!(tool = tool.tool, path = %tool.path.display(), "installed a docker program");

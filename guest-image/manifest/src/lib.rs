@@ -10,6 +10,7 @@
 use std::{
     fs::File,
     io::{self, Read},
+    panic::resume_unwind,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +39,7 @@ pub struct Part {
 }
 
 /// What is signed. Keys of newer builders are ignored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of the image, for a person.
     pub version: String,
@@ -106,6 +107,31 @@ pub enum VerifyError {
     },
 }
 
+impl Part {
+    /// Whether it is for the host, and no machine boots from it.
+    pub fn is_host_tool(&self) -> bool {
+        self.name.strip_prefix(HOST_TOOLS).is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// Checks a file that is to be this part. Reads all of it. Blocks.
+    ///
+    /// # Errors
+    /// See [`VerifyError`].
+    pub fn check(&self, path: &Path) -> Result<(), VerifyError> {
+        let path = path.to_owned();
+        let failed = |source| VerifyError::Read { path: path.clone(), source };
+        let mut file = File::open(&path).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?.len();
+        if found != self.size {
+            return Err(VerifyError::Size { path, expected: self.size, found });
+        }
+        if hash(&mut file).map_err(failed)? != self.sha256 {
+            return Err(VerifyError::Checksum { path });
+        }
+        Ok(())
+    }
+}
+
 /// Reads the manifest in `dir` and checks it and every part. `key` is the text of a minisign public key.
 ///
 /// Reads every byte of the image: some tenths of a second. Blocks.
@@ -113,6 +139,18 @@ pub enum VerifyError {
 /// # Errors
 /// See [`VerifyError`]; the first thing that does not fit.
 pub fn verify(dir: &Path, key: &str) -> Result<Manifest, VerifyError> {
+    verify_those(dir, key, |_| true)
+}
+
+/// As [`verify`], but of the parts only those that a machine boots from: who uses a tool for the host checks it then.
+///
+/// # Errors
+/// See [`VerifyError`]; the first thing that does not fit.
+pub fn verify_bootable(dir: &Path, key: &str) -> Result<Manifest, VerifyError> {
+    verify_those(dir, key, |part| !part.is_host_tool())
+}
+
+fn verify_those(dir: &Path, key: &str, which: impl Fn(&Part) -> bool) -> Result<Manifest, VerifyError> {
     let key =
         PublicKey::decode(key).or_else(|_| PublicKey::from_base64(key.trim())).map_err(VerifyError::Key)?;
     let path = dir.join(MANIFEST);
@@ -125,8 +163,17 @@ pub fn verify(dir: &Path, key: &str) -> Result<Manifest, VerifyError> {
     let manifest: Manifest =
         serde_json::from_slice(&json).map_err(|source| VerifyError::Parse { path: path.clone(), source })?;
     for part in &manifest.parts {
-        check(dir, part)?;
+        if !is_part_name(&part.name) {
+            return Err(VerifyError::Name(part.name.clone()));
+        }
     }
+    // At once: a boot waits for it.
+    std::thread::scope(|threads| {
+        let parts = manifest.parts.iter().filter(|part| which(part));
+        let checks: Vec<_> = parts.map(|part| threads.spawn(|| part.check(&dir.join(&part.name)))).collect();
+        let ended = checks.into_iter().map(|check| check.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        ended.collect::<Result<(), _>>()
+    })?;
     Ok(manifest)
 }
 
@@ -143,23 +190,6 @@ fn read_short(path: &Path) -> Result<Vec<u8>, VerifyError> {
 fn is_part_name(name: &str) -> bool {
     let name = name.strip_prefix(HOST_TOOLS).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name);
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
-}
-
-fn check(dir: &Path, part: &Part) -> Result<(), VerifyError> {
-    if !is_part_name(&part.name) {
-        return Err(VerifyError::Name(part.name.clone()));
-    }
-    let path = dir.join(&part.name);
-    let failed = |source| VerifyError::Read { path: path.clone(), source };
-    let mut file = File::open(&path).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?.len();
-    if found != part.size {
-        return Err(VerifyError::Size { path, expected: part.size, found });
-    }
-    if hash(&mut file).map_err(failed)? != part.sha256 {
-        return Err(VerifyError::Checksum { path });
-    }
-    Ok(())
 }
 
 /// SHA-256 of everything that `source` still has, in lower-case hexadecimal.
@@ -240,6 +270,13 @@ mod tests {
             }
         }
         verify(dir, &image.key).expect("every bit is back");
+        // What is not booted delays no boot.
+        flip(&dir.join("host-tools/docker"), 3);
+        let manifest = verify_bootable(dir, &image.key).expect("what is booted is whole");
+        let tool = manifest.parts.iter().find(|part| part.is_host_tool()).expect("listed");
+        assert!(matches!(tool.check(&dir.join(&tool.name)), Err(VerifyError::Checksum { .. })));
+        flip(&dir.join("kernel"), 3);
+        assert!(matches!(verify_bootable(dir, &image.key), Err(VerifyError::Checksum { .. })));
     }
 
     #[test]
