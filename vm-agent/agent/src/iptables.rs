@@ -15,11 +15,12 @@
 //! The agent speaks for its own network only. dockerd also runs `iptables` inside a container's, for the resolver of user-defined
 //! networks: there the real program does it all.
 //!
-//! A rule can be the one that is meant only if it names the interfaces and the chain that the command names. Whether it *is*
-//! the one, only the real program knows. And only it says why something failed.
+//! A rule can be the one that is meant only if it names the interfaces that the command names, and ends as the command says
+//! ([`rule`]). Whether it *is* the one, only the real program knows. And only it says why something failed.
 
 mod ask;
 mod kernel;
+mod rule;
 pub(crate) mod server;
 
 use std::{

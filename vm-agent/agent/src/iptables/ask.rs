@@ -1,6 +1,6 @@
 //! What a command is about, and what can be said about it from the kernel's rules alone.
 
-use std::io;
+use super::rule::Rule;
 
 pub(super) const NO_RULE: &str = "Bad rule (does a matching rule exist in that chain?).";
 pub(super) const NO_CHAIN: &str = "No chain/target/match by that name.";
@@ -59,33 +59,58 @@ impl<'a> Ask<'a> {
             }
             [word, chain, rule @ ..] if !chain.starts_with('-') => {
                 let verb = verb(word)?;
-                let takes_rule = matches!(verb, Verb::Append | Verb::Insert | Verb::Check | Verb::Delete);
                 // `-D CHAIN 3` is a number, and no rule.
-                let fits = if takes_rule { rule.iter().any(|w| w.starts_with('-')) } else { rule.is_empty() };
+                let is_rule = rule.iter().any(|w| w.starts_with('-'));
+                let fits = match verb {
+                    Verb::Append | Verb::Insert => is_rule,
+                    Verb::Check | Verb::Delete => is_rule || rule.is_empty(),
+                    _ => rule.is_empty(),
+                };
                 fits.then_some(Self { verb, table, chain, rule, words })
             }
             _ => None,
         }
     }
 
-    /// What is to be done, as far as `chains` (a chain's rules as the kernel keeps them, by table and name) says it; `None` is for
-    /// the real program.
-    pub(super) fn answer(
-        &self,
-        chains: impl Fn(&str, &str) -> io::Result<Option<Vec<Vec<u8>>>>,
-    ) -> io::Result<Option<Result<(), &'static str>>> {
-        let rules = chains(self.table, self.chain)?;
-        Ok(match (self.verb, rules) {
+    /// What is to be done, as far as a chain's rules say it (`None`: there is no such chain); `None` is for the real program.
+    pub(super) fn answer(&self, rules: Option<&[Rule]>) -> Option<Result<(), &'static str>> {
+        match (self.verb, rules) {
             (Verb::Check | Verb::Delete, None) => Some(Err(NO_RULE)),
             (Verb::Flush | Verb::Remove | Verb::List, None) => Some(Err(NO_CHAIN)),
-            (Verb::Flush, Some(rules)) if rules.is_empty() => Some(Ok(())),
+            (Verb::Flush, Some([])) => Some(Ok(())),
             (Verb::Check | Verb::Delete, Some(rules)) => {
-                let names = self.names(|chain| Ok(chains(self.table, chain)?.is_some()))?;
-                let fits = |rule: &Vec<u8>| names.iter().all(|name| contains(rule, name));
-                (!rules.iter().any(fits)).then_some(Err(NO_RULE))
+                (!rules.iter().any(|rule| self.may_mean(rule))).then_some(Err(NO_RULE))
             }
             _ => None,
-        })
+        }
+    }
+
+    /// Whether it can mean this rule, as far as interfaces, the kind of address and the target say it.
+    fn may_mean(&self, rule: &Rule) -> bool {
+        let (mut target, mut unclear) = (None, false);
+        let mut interfaces = Vec::new();
+        for (at, word) in self.rule.iter().enumerate() {
+            let value = self.rule.get(at + 1).map_or("", String::as_str);
+            match word.as_str() {
+                // `eth+` stands for many.
+                "-i" | "-o" if !value.ends_with('+') => {
+                    interfaces.push(value);
+                    // One that comes and goes by the same is named twice.
+                    let times = interfaces.iter().filter(|name| **name == value).count();
+                    if rule.times(value) < times {
+                        return false;
+                    }
+                }
+                // Whoever wrote the rule, it is kept by the one name or the other.
+                "-m" if value == "addrtype" && rule.times("addrtype") + rule.times("fib") == 0 => {
+                    return false;
+                }
+                "-j" => target = Some(value),
+                "-g" | "--goto" | "--jump" => unclear = true,
+                _ => {}
+            }
+        }
+        unclear || rule.may_end(target)
     }
 
     /// The command as a line of `iptables-save`; `None` when it cannot be one.
@@ -93,7 +118,8 @@ impl<'a> Ask<'a> {
         let plain = |word: &String| {
             !word.is_empty() && !word.contains(|c: char| c.is_control() || matches!(c, '"' | '\\' | '\''))
         };
-        if self.verb == Verb::List || !self.words.iter().all(plain) {
+        let no_rule = matches!(self.verb, Verb::Check | Verb::Delete) && self.rule.is_empty();
+        if self.verb == Verb::List || no_rule || !self.words.iter().all(plain) {
             return None;
         }
         let quoted = |word: &String| if word.contains(' ') { format!("\"{word}\"") } else { word.clone() };
@@ -101,51 +127,27 @@ impl<'a> Ask<'a> {
         // The program reads no longer ones.
         (line.len() < 8 << 10).then_some(line)
     }
-
-    /// What the meant rule holds for sure: names of interfaces and of the chain that it jumps to, with the NUL that ends them.
-    fn names(&self, is_chain: impl Fn(&str) -> io::Result<bool>) -> io::Result<Vec<Vec<u8>>> {
-        let mut names = Vec::new();
-        for pair in self.rule.windows(2) {
-            let [option, value] = pair else { continue };
-            let sure = match option.as_str() {
-                // `eth+` stands for many.
-                "-i" | "-o" => !value.ends_with('+'),
-                // A target that is no chain may be kept as something else than its name.
-                "-j" => is_chain(value)?,
-                _ => false,
-            };
-            if sure {
-                names.push([value.as_bytes(), &[0]].concat());
-            }
-        }
-        Ok(names)
-    }
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::rule::tests::rule, *};
 
     fn words(line: &str) -> Vec<String> {
         line.split(' ').map(str::to_owned).collect()
     }
 
-    /// A kernel with the chains `EMPTY`, `DOCKER` (which has one rule) and none else.
+    /// A kernel with the chains `EMPTY`, `DOCKER`, `NAT` (which have a rule each) and none else.
     fn answer(line: &str) -> Option<Result<(), &'static str>> {
         let words = words(line);
-        let chains = |table: &str, chain: &str| {
-            let rule = b"\x01\x02docker0\0..DOCKER-CT\0\x03".to_vec();
-            Ok(match (table, chain) {
-                ("nat" | "filter", "EMPTY" | "DOCKER-CT") => Some(Vec::new()),
-                ("nat" | "filter", "DOCKER") => Some(vec![rule]),
-                _ => None,
-            })
+        let ask = Ask::parse(&words)?;
+        let rules = match (ask.table, ask.chain) {
+            ("nat" | "filter", "EMPTY") => Some(vec![]),
+            ("nat" | "filter", "DOCKER") => Some(vec![rule("docker0", "jump DOCKER-CT")]),
+            ("nat", "NAT") => Some(vec![rule("docker0", "MASQUERADE")]),
+            _ => None,
         };
-        Ask::parse(&words)?.answer(chains).expect("the kernel answers")
+        ask.answer(rules.as_deref())
     }
 
     #[test]
@@ -160,6 +162,11 @@ mod tests {
         assert_eq!(answer("-C DOCKER -i docker1 -j ACCEPT"), Some(Err(NO_RULE)), "another interface");
         assert_eq!(answer("-C DOCKER ! -o br-1 -j ACCEPT"), Some(Err(NO_RULE)));
         assert_eq!(answer("-C DOCKER -i docker0 -j EMPTY"), Some(Err(NO_RULE)), "another chain");
+        assert_eq!(answer("-C DOCKER -m set --match-set x dst -j ACCEPT"), Some(Err(NO_RULE)), "no verdict");
+        assert_eq!(answer("-C DOCKER -i docker0 -o docker0 -j DOCKER-CT"), Some(Err(NO_RULE)), "one of both");
+        assert_eq!(answer("-D DOCKER"), Some(Err(NO_RULE)), "it leads somewhere");
+        let local = "-t nat -C NAT -m addrtype --src-type LOCAL -o docker0 -j MASQUERADE";
+        assert_eq!(answer(local), Some(Err(NO_RULE)), "it looks at no kind of address");
     }
 
     #[test]
@@ -167,16 +174,18 @@ mod tests {
         for line in [
             "-C DOCKER -i docker0 -j DOCKER-CT",
             // Targets and addresses are not kept as they are written.
-            "-D DOCKER -i docker0 -j MASQUERADE",
-            "-C DOCKER -s 10.0.0.0/8 -j DROP",
-            "-C DOCKER -i docker+ -j DROP",
+            "-t nat -D NAT -o docker0 -j MASQUERADE",
+            "-t nat -C NAT -s 10.0.0.0/8 -j SNAT --to 10.0.0.1",
+            "-C DOCKER -s 10.0.0.0/8 -j DOCKER-CT",
+            "-C DOCKER -i docker+ -j DOCKER-CT",
+            "-C DOCKER -i docker0 -g DOCKER-CT",
             "-F DOCKER",
             "-X EMPTY",
             "-n -L EMPTY",
             "-A GONE -j DROP",
             "-F EMPTY EMPTY",
             "-D DOCKER 3",
-            "-D DOCKER",
+            "-A DOCKER",
             "-N GONE",
             "-I DOCKER 1 -j DROP",
             "-w 5 -C GONE -j DROP",
@@ -219,5 +228,6 @@ mod tests {
         let long = "x".repeat(9 << 10);
         assert_eq!(line(&["-A", "X", "-m", "comment", "--comment", &long]), None);
         assert_eq!(line(&["-n", "-L", "X"]), None, "what is said cannot be had that way");
+        assert_eq!(line(&["-D", "X"]), None, "a rule that says nothing is not to be found by accident");
     }
 }

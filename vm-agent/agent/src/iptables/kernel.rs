@@ -7,6 +7,8 @@ use rustix::net::{
     netlink::{NETFILTER, SocketAddrNetlink},
 };
 
+use super::rule::Rule;
+
 /// Named as the protocols are in netlink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
@@ -58,12 +60,15 @@ impl Kernel {
     }
 
     /// The rules of a chain; `None` when there is no such chain.
-    pub(super) fn chain(&self, table: &str, chain: &str) -> io::Result<Option<Vec<Vec<u8>>>> {
+    pub(super) fn chain(&self, table: &str, chain: &str) -> io::Result<Option<Vec<Rule>>> {
         let there = self.ask(NFT_MSG_GETCHAIN, 0, &[(TABLE, table), (CHAIN_NAME, chain)]);
         match there {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error()) => Ok(None),
             Err(error) => Err(error),
-            Ok(_) => self.ask(NFT_MSG_GETRULE, NLM_F_DUMP, &[(TABLE, table), (RULE_CHAIN, chain)]).map(Some),
+            Ok(_) => {
+                let rules = self.ask(NFT_MSG_GETRULE, NLM_F_DUMP, &[(TABLE, table), (RULE_CHAIN, chain)])?;
+                Ok(Some(rules.into_iter().map(Rule::new).collect()))
+            }
         }
     }
 

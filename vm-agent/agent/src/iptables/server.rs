@@ -118,7 +118,7 @@ impl Tables {
         let kernel = Kernel::open(self.family).ok()?;
         match ask.verb {
             Verb::New => kernel.make_chain(ask.table, ask.chain).ok(),
-            _ => ask.answer(|table, chain| kernel.chain(table, chain)).ok().flatten(),
+            _ => ask.answer(kernel.chain(ask.table, ask.chain).ok()?.as_deref()),
         }
     }
 
