@@ -19,7 +19,7 @@ use super::{STAGE1_AT, emulators, load_module, mounts, power, power::Running};
 use crate::{
     clock,
     configuration::Configuration,
-    data_disk, engine,
+    data_disk, emulation, engine,
     guest::{self, ServiceSpec},
     iptables,
     listen::{self, Listener},
@@ -62,10 +62,12 @@ pub fn run() -> ExitCode {
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     let _ = setrlimit(Resource::Nofile, DESCRIPTORS);
     let _ = setrlimit(Resource::Nproc, Rlimit { current: None, maximum: None });
-    let ended = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(boot.serve()));
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if emulation::is_software() {
+        // QEMU emulates all processors in one thread: waking a second one is work, and nobody is the faster for it.
+        runtime.worker_threads(1);
+    }
+    let ended = runtime.enable_all().build().and_then(|runtime| runtime.block_on(boot.serve()));
     if let Err(error) = ended {
         eprintln!("slipway-agent: failed: {error}");
     }
