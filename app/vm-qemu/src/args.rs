@@ -51,8 +51,9 @@ pub(crate) fn accelerator(guest: GuestArch, accel: Accel, version: Version) -> V
             let cpu = match guest {
                 // QEMU 7.2's TCG double-faults in the guest's kernel at cmpxchg16b.
                 // With five levels of page tables, each page walk that is emulated has one step more.
-                GuestArch::X86_64 if version < Version::new(8, 0) => "max,-la57,-cx16",
-                GuestArch::X86_64 => "max,-la57",
+                // "Enhanced" string instructions, by which whoever sees them clears and copies memory, are done byte by byte.
+                GuestArch::X86_64 if version < Version::new(8, 0) => "max,-la57,-erms,-cx16",
+                GuestArch::X86_64 => "max,-la57,-erms",
                 // Signed pointers by the architecture's cipher take most of an emulated kernel's time; QEMU's own do not.
                 GuestArch::Aarch64 => "max,pauth-impdef=on",
             };
@@ -205,7 +206,7 @@ mod tests {
             -chardev\nsocket,id=vsock0,path=/r/vsock.sock\n-device\nvhost-user-vsock-pci,chardev=vsock0\n\
             -chardev\nsocket,id=share0,path=/r/share.sock\n-device\nvhost-user-fs-pci,chardev=share0,tag=slipway,queue-size=1024\n\
             -chardev\nsocket,id=qmp0,path=/r/qmp.sock,server=on,wait=off\n-mon\nchardev=qmp0,mode=control\n\
-            -accel\ntcg,thread=single,tb-size=512\n-cpu\nmax,-la57,-cx16\n\
+            -accel\ntcg,thread=single,tb-size=512\n-cpu\nmax,-la57,-erms,-cx16\n\
             -nodefaults\n-no-user-config\n-display\nnone\n-no-reboot\n\
             -sandbox\non,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny\n\
             -chardev\nstdio,id=console0,signal=off\n-serial\nchardev:console0";
@@ -215,9 +216,9 @@ mod tests {
     #[test]
     fn only_old_software_emulation_loses_cmpxchg16b() {
         let line_8_0 = line(Accel::Tcg, Version::new(8, 0), Vsock::VhostUser);
-        assert!(line_8_0.contains("tcg,thread=single,tb-size=512\n-cpu\nmax,-la57\n"));
+        assert!(line_8_0.contains("tcg,thread=single,tb-size=512\n-cpu\nmax,-la57,-erms\n"));
         let line_10 = line(Accel::Tcg, Version::new(10, 0), Vsock::VhostUser);
-        assert!(line_10.contains("tcg,thread=multi,tb-size=512\n-cpu\nmax,-la57\n"));
+        assert!(line_10.contains("tcg,thread=multi,tb-size=512\n-cpu\nmax,-la57,-erms\n"));
         assert!(line(Accel::Kvm, Version::new(7, 2), Vsock::VhostUser).contains("-accel\nkvm\n-cpu\nhost\n"));
     }
 
