@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong ─▶ one machine for all: engine, streams, platforms, cli, ports, publishing, network, registries, shares, posix, freshness, events, load ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong ─▶ one machine for all: engine, streams, platforms, cli, ports, publishing, web, network, registries, shares, posix, freshness, events, load ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -24,6 +24,7 @@ mod publishing;
 mod registries;
 mod shares;
 mod streams;
+mod web;
 mod wrong;
 
 use std::{
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         cli::TESTS,
         ports::TESTS,
         publishing::TESTS,
+        web::TESTS,
         network::TESTS,
         registries::TESTS,
         shares::TESTS,
