@@ -106,9 +106,8 @@ fn main() -> ExitCode {
         crash::TESTS,
     ];
     trials.extend(groups.into_iter().flatten().copied().map(shared));
-    trials.extend(alone::TESTS.iter().chain(ordinary::TESTS).copied().map(alone));
-    // Not seen to its end yet: `--ignored` runs it.
-    trials.extend(registries::ALONE.iter().copied().map(alone).map(|trial| trial.with_ignored_flag(true)));
+    let with_own_homes = alone::TESTS.iter().chain(ordinary::TESTS).chain(registries::ALONE);
+    trials.extend(with_own_homes.copied().map(alone));
     let conclusion = libtest_mimic::run(&arguments, trials);
     // Ends the machine.
     drop(machine);
