@@ -38,7 +38,7 @@ impl Row {
 }
 
 /// First quartile, median and third quartile; `None` of nothing.
-fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
+pub(crate) fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     Some([0.25, 0.5, 0.75].map(|q: f64| {

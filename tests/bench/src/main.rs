@@ -9,6 +9,7 @@
 //! the median with the middle half of them beside it, and the host's CPU seconds of each side's processes.
 
 mod figures;
+mod ports;
 mod shares;
 mod sides;
 
@@ -27,6 +28,8 @@ enum Bench {
     Machine(Args),
     /// Host folders, with virtiofsd.
     Shares(shares::Args),
+    /// Published ports, with QEMU's hostfwd.
+    Ports(ports::Args),
 }
 
 /// Compares Slipway with a peer that `lima-like-build` made.
@@ -58,13 +61,12 @@ const WORK: &[Work] = &[
 ];
 
 fn main() -> ExitCode {
-    let args = match Bench::parse() {
-        Bench::Machine(args) => args,
-        Bench::Shares(args) => {
-            shares::run(&args);
-            return ExitCode::SUCCESS;
-        }
-    };
+    let bench = Bench::parse();
+    // Has no machine of Slipway's, and needs none built.
+    if let Bench::Shares(args) = &bench {
+        shares::run(args);
+        return ExitCode::SUCCESS;
+    }
     let built = match Built::of_environment() {
         Ok(built) => built,
         Err(why) => {
@@ -72,13 +74,23 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    match &bench {
+        Bench::Machine(args) => machine(args, &built),
+        Bench::Shares(args) => shares::run(args),
+        Bench::Ports(args) => ports::run(args, &built),
+    }
+    ExitCode::SUCCESS
+}
+
+/// Measures, and prints the table.
+fn machine(args: &Args, built: &Built) {
     let mut rows = Vec::new();
     let mut cold = Row::new("cold start to `docker version`");
     for n in 1..=args.cold_pairs {
-        let ours = Ours::new(&built);
+        let ours = Ours::new(built);
         let mine = ours.start();
         drop(ours);
-        let peer = Peer::new(&args.peer, &args.peer_up, &built);
+        let peer = Peer::new(&args.peer, &args.peer_up, built);
         let theirs = peer.start();
         drop(peer);
         eprintln!("cold start {n} of {}: {mine}, peer {theirs}", args.cold_pairs);
@@ -86,10 +98,10 @@ fn main() -> ExitCode {
     }
     rows.push(cold);
 
-    let ours = Ours::new(&built);
+    let ours = Ours::new(built);
     ours.start();
     let phases = ours.phases();
-    let peer = Peer::new(&args.peer, &args.peer_up, &built);
+    let peer = Peer::new(&args.peer, &args.peer_up, built);
     peer.start();
     ours.prepare();
     peer.prepare();
@@ -117,5 +129,4 @@ fn main() -> ExitCode {
     println!("{}", figures::table(&rows));
     println!("boot phases of ours, in seconds since `slipway start`:\n{phases}");
     println!("versions\n  ours  {}\n  peer  {}\n  host  {}", ours.version(), peer.version(), sides::host());
-    ExitCode::SUCCESS
 }

@@ -1,6 +1,7 @@
 //! The two machines that are compared, as the same few acts.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{Read, Write},
     os::unix::net::UnixStream,
@@ -89,6 +90,17 @@ impl Ours {
         self.home.start();
         self.docker(&["version"]).run().ok();
         Sample { wall: began.elapsed(), cpu: self.cpu_seconds() }
+    }
+
+    /// Boots with another search path for programs, which a new daemon takes over.
+    pub(crate) fn start_with(&self, path: &OsStr) {
+        end(self.home.daemon_pid().expect("it installed the image"));
+        self.home.slipway(["start"]).env("PATH", path).within(PATIENCE).run().ok();
+    }
+
+    /// A static busybox as the image `box`.
+    pub(crate) fn box_image(&self) {
+        self.home.busybox_image();
     }
 
     /// Name, start and end of each phase.
