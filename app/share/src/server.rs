@@ -176,7 +176,7 @@ impl Server {
                     // Of what it does not hear it may keep nothing.
                     if self.sender.broken().is_some() && !self.watched.is_empty() {
                         self.watch(Vec::new(), Vec::new(), false);
-                    } else if self.watcher.limit_was_raised() {
+                    } else if self.watcher.limit_may_be_gone() {
                         let (paths, exclude, vouch) = self.asked.clone();
                         self.watch(paths, exclude, vouch);
                     }

@@ -80,19 +80,35 @@ pub(crate) struct Wanted {
 pub(crate) struct Standing {
     pub(crate) watches: usize,
     pub(crate) unwatched: Option<String>,
-    /// The limit that is the reason, as it was.
-    pub(crate) limit: Option<String>,
+    /// The limit that is the reason.
+    pub(crate) limit: Option<Limit>,
     pub(crate) overflows: u64,
     pub(crate) echoes: u64,
 }
 
 type Done = ChannelSender<Standing>;
 
-/// Where the kernel says how many folders one user may watch.
-const LIMIT: &str = "/proc/sys/fs/inotify/max_user_watches";
+/// Where the kernel says how many folders one user may watch, and with how many descriptors.
+const WATCHES: &str = "/proc/sys/fs/inotify/max_user_watches";
+const INSTANCES: &str = "/proc/sys/fs/inotify/max_user_instances";
 
-fn limit() -> String {
-    std::fs::read_to_string(LIMIT).map_or_else(|_| "?".into(), |text| text.trim().to_owned())
+/// A limit that was reached, as it was then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Limit {
+    of: &'static str,
+    was: String,
+}
+
+impl Limit {
+    fn now(of: &'static str) -> Self {
+        let was = std::fs::read_to_string(of).map_or_else(|_| "?".into(), |text| text.trim().to_owned());
+        Self { of, was }
+    }
+
+    /// Whether another try may get further. Descriptors are given back by whoever else ends.
+    fn may_be_gone(&self) -> bool {
+        self.of == INSTANCES || *self != Self::now(self.of)
+    }
 }
 
 /// Asks the watching thread.
@@ -116,9 +132,9 @@ impl Handle {
         Standing { unwatched: Some("the watcher has ended".into()), ..Standing::default() }
     }
 
-    /// Is there a higher limit now than the one that kept it from watching everything?
-    pub(crate) fn limit_was_raised(&self) -> bool {
-        self.standing().limit.is_some_and(|before| before != limit())
+    /// May the limit be gone that kept it from watching everything?
+    pub(crate) fn limit_may_be_gone(&self) -> bool {
+        self.standing().limit.is_some_and(|limit| limit.may_be_gone())
     }
 
     /// How it stands now.
@@ -129,7 +145,6 @@ impl Handle {
 
 /// Starts the thread that watches. `echo` brings what the guest did.
 pub(crate) fn start(echo: File, sender: Sender) -> io::Result<Handle> {
-    let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let (wake, woken) = {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
@@ -138,7 +153,7 @@ pub(crate) fn start(echo: File, sender: Sender) -> io::Result<Handle> {
     let (orders, taken) = channel();
     let standing = Arc::new(Mutex::new(Standing::default()));
     let watcher = Watcher {
-        inotify,
+        inotify: None,
         wanted: Wanted::default(),
         folders: HashMap::new(),
         by_path: HashMap::new(),
@@ -173,7 +188,8 @@ struct Held {
 }
 
 struct Watcher {
-    inotify: OwnedFd,
+    /// Had as soon as something is to be watched, when one can be had: folders are shared without.
+    inotify: Option<OwnedFd>,
     wanted: Wanted,
     folders: HashMap<i32, Folder>,
     by_path: HashMap<PathBuf, i32>,
@@ -203,7 +219,7 @@ impl Watcher {
                 continue;
             }
             let mut fds = [
-                PollFd::new(&self.inotify, PollFlags::IN),
+                PollFd::new(self.inotify.as_ref().unwrap_or(woken), PollFlags::IN),
                 PollFd::new(woken, PollFlags::IN),
                 PollFd::new(&self.echo, PollFlags::IN),
             ];
@@ -249,6 +265,10 @@ impl Watcher {
         let same_rules = wanted.exclude == self.wanted.exclude;
         self.wanted = wanted;
         let roots = self.wanted.paths.clone();
+        if self.inotify.is_none() && !roots.is_empty() && !self.begin() {
+            self.publish();
+            return;
+        }
         let kept = |folder: &Folder| {
             folder.only.is_none() && same_rules && roots.iter().any(|root| folder.path.starts_with(root))
         };
@@ -265,8 +285,34 @@ impl Watcher {
         self.publish();
     }
 
+    /// False when it cannot watch at all, and then it is said why.
+    fn begin(&mut self) -> bool {
+        match inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK) {
+            Ok(inotify) => {
+                self.inotify = Some(inotify);
+                true
+            }
+            Err(rustix::io::Errno::MFILE) => {
+                let limit = Limit::now(INSTANCES);
+                self.now.unwatched = Some(format!(
+                    "the limit of {} programs that watch folders is reached; \
+                     raise it: `sudo sysctl fs.inotify.max_user_instances=1024`",
+                    limit.was
+                ));
+                self.now.limit = Some(limit);
+                false
+            }
+            Err(error) => {
+                self.now.unwatched = Some(format!("folders cannot be watched: {error}"));
+                false
+            }
+        }
+    }
+
     fn unwatch(&mut self, wd: i32) {
-        let _ = inotify::remove_watch(&self.inotify, wd);
+        if let Some(inotify) = &self.inotify {
+            let _ = inotify::remove_watch(inotify, wd);
+        }
         self.forget(wd);
     }
 
@@ -300,9 +346,10 @@ impl Watcher {
             known.only = None;
             return true;
         }
+        let Some(inotify) = &self.inotify else { return false };
         // By its descriptor: the path may lead elsewhere by now.
         let at = format!("/proc/self/fd/{}", open.as_raw_fd());
-        match inotify::add_watch(&self.inotify, at, MASK) {
+        match inotify::add_watch(inotify, at, MASK) {
             Ok(wd) => {
                 // Known under another path before it moved.
                 self.forget(wd);
@@ -312,10 +359,11 @@ impl Watcher {
                 true
             }
             Err(rustix::io::Errno::NOSPC) => {
-                let limit = limit();
+                let limit = Limit::now(WATCHES);
                 self.now.unwatched.get_or_insert(format!(
-                    "the limit of {limit} watched folders is reached; \
-                     raise it: `sudo sysctl fs.inotify.max_user_watches=1048576`"
+                    "the limit of {} watched folders is reached; \
+                     raise it: `sudo sysctl fs.inotify.max_user_watches=1048576`",
+                    limit.was
                 ));
                 self.now.limit = Some(limit);
                 false
@@ -381,7 +429,7 @@ impl Watcher {
     }
 
     fn read(&mut self) {
-        let Ok(inotify) = self.inotify.try_clone() else { return };
+        let Some(Ok(inotify)) = self.inotify.as_ref().map(OwnedFd::try_clone) else { return };
         let mut buffer = [MaybeUninit::<u8>::uninit(); 64 << 10];
         let mut reader = inotify::Reader::new(inotify.as_fd(), &mut buffer);
         // Until nothing is left, or a batch is full: then it goes out first.

@@ -20,6 +20,15 @@ struct Running {
 
 impl Running {
     fn start(exclude: &[&str]) -> Self {
+        let running = Self::idle();
+        let exclude = exclude.iter().map(|e| (*e).to_owned()).collect();
+        let standing = running.handle.watch(Wanted { paths: vec![running.root()], exclude });
+        assert_eq!(standing.unwatched, None);
+        running
+    }
+
+    /// Nothing is watched yet.
+    fn idle() -> Self {
         let dir = tempfile::tempdir().expect("folder");
         let (teller, echo) = echo::channel().expect("channel");
         let sender = events::start().expect("starts");
@@ -27,11 +36,7 @@ impl Running {
         sender.connect(theirs.into());
         ours.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
         let handle = start(echo, sender).expect("starts");
-        let running = Self { dir, handle, teller, guest: ours };
-        let exclude = exclude.iter().map(|e| (*e).to_owned()).collect();
-        let standing = running.handle.watch(Wanted { paths: vec![running.root()], exclude });
-        assert_eq!(standing.unwatched, None);
-        running
+        Self { dir, handle, teller, guest: ours }
     }
 
     fn root(&self) -> PathBuf {
@@ -198,21 +203,27 @@ fn a_link_that_takes_a_folder_s_place_is_not_watched_behind() {
     assert!(!told.iter().any(|line| line.contains("secret")), "{told:?}");
 }
 
-/// In a user namespace of its own, whose limit is nobody else's: this test again, told so by a variable.
+/// Runs a test of this module again in a user namespace of its own, whose limit is nobody else's. True there, where it is to
+/// do its work.
+fn limited(test: &str, limit: &str, to: u32) -> bool {
+    const LIMITED: &str = "SLIPWAY_TEST_LIMITED";
+    if std::env::var_os(LIMITED).is_some() {
+        return true;
+    }
+    let script = format!("echo {to} > {limit} && exec \"$0\" --exact --nocapture \"$1\"");
+    let mut again = std::process::Command::new("unshare");
+    again.args(["--user", "--map-root-user", "sh", "-c", &script]);
+    again.arg(std::env::current_exe().expect("this program")).arg(format!("watch::tests::{test}"));
+    let ended = again.env(LIMITED, "1").output().expect("unshare is installed");
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
 #[test]
 fn at_the_limit_it_says_what_to_do_and_when_that_is_done_it_watches_all() {
-    const LIMITED: &str = "SLIPWAY_TEST_LIMITED";
     const LIMIT: &str = "/proc/sys/user/max_inotify_watches";
-    if std::env::var_os(LIMITED).is_none() {
-        let limit = format!("echo 5 > {LIMIT} && exec \"$0\" --exact --nocapture \"$1\"");
-        let mut again = std::process::Command::new("unshare");
-        again.args(["--user", "--map-root-user", "sh", "-c", &limit]);
-        again.arg(std::env::current_exe().expect("this program"));
-        again.arg("watch::tests::at_the_limit_it_says_what_to_do_and_when_that_is_done_it_watches_all");
-        let ended = again.env(LIMITED, "1").output().expect("unshare is installed");
-        let said =
-            String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+    if !limited("at_the_limit_it_says_what_to_do_and_when_that_is_done_it_watches_all", LIMIT, 5) {
         return;
     }
     let mut watch = prepared(&[]);
@@ -230,4 +241,24 @@ fn at_the_limit_it_says_what_to_do_and_when_that_is_done_it_watches_all() {
     assert_eq!((standing.watches, standing.unwatched), (11, None));
     std::fs::write(watch.path("9/file"), "").expect("writes");
     assert!(watch.told("end").contains(&"create 9/file".to_owned()));
+}
+
+#[test]
+fn where_nobody_may_watch_it_says_what_to_do_and_when_that_is_done_it_watches() {
+    const LIMIT: &str = "/proc/sys/user/max_inotify_instances";
+    if !limited("where_nobody_may_watch_it_says_what_to_do_and_when_that_is_done_it_watches", LIMIT, 0) {
+        return;
+    }
+    let mut watch = Running::idle();
+    std::fs::create_dir(watch.root()).expect("made");
+    let wanted = Wanted { paths: vec![watch.root()], exclude: Vec::new() };
+    let standing = watch.handle.watch(wanted.clone());
+    assert_eq!(standing.watches, 0);
+    let why = standing.unwatched.expect("it says so");
+    assert!(why.contains("sudo sysctl fs.inotify.max_user_instances="), "{why}");
+    assert!(watch.handle.limit_may_be_gone(), "it is tried again");
+    std::fs::write(LIMIT, "1").expect("raised");
+    assert_eq!(watch.handle.watch(wanted).unwatched, None);
+    std::fs::write(watch.path("file"), "").expect("writes");
+    assert!(watch.told("end").contains(&"create file".to_owned()));
 }
