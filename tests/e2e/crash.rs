@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use slipway_test_harness::{Command, Home, gone, kill};
@@ -11,6 +11,7 @@ use crate::Shared;
 
 pub(crate) const TESTS: &[Shared] = &[
     ("crash_a_killed_daemon_stops_nothing", daemon_killed),
+    ("crash_a_paused_machine_stands_still_goes_on_and_outlives_its_daemon", paused),
     ("crash_killed_containerd_and_dockerd_come_back", services_killed),
     ("crash_a_killed_qemu_is_told_and_no_acknowledged_write_is_lost", qemu_killed),
     ("crash_ten_starts_at_once_are_one_machine", ten_starts),
@@ -45,6 +46,47 @@ fn daemon_killed(home: &Home) {
     let after = home.docker(["inspect", "-f", "{{.State.StartedAt}}", "counter"]).run().ok().text();
     assert_eq!(after, started, "the container never stopped");
     drop(follower);
+    home.docker(["rm", "-f", "counter"]).run().ok();
+}
+
+fn paused(home: &Home) {
+    let script = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done";
+    home.docker(["run", "-d", "--name", "counter", "box", "sh", "-c", script]).run().ok();
+    let started = home.docker(["inspect", "-f", "{{.State.StartedAt}}", "counter"]).run().ok().text();
+    let processor = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", home.machine_pid().expect("it runs")));
+        let stat = stat.expect("read");
+        let fields: Vec<u64> = stat.split(' ').skip(13).take(2).map(|f| f.parse().expect("ticks")).collect();
+        fields.iter().sum::<u64>()
+    };
+    home.slipway(["pause"]).run().ok();
+    home.slipway(["pause"]).run().ok();
+    assert_eq!(home.status()["state"], "paused");
+    assert_eq!(home.slipway(["status", "--quiet"]).run().code, 3, "nobody answers");
+    let refused = home.docker(["ps"]).run();
+    assert!(refused.code != 0 && refused.err.contains("paused"), "{refused}");
+    assert!(refused.err.contains("slipway resume"), "what to do is said: {refused}");
+    let before = processor();
+    std::thread::sleep(Duration::from_secs(3));
+    let ticks = processor() - before;
+    assert!(ticks < 30, "it stands still: {ticks} ticks of a hundredth of a second in three seconds");
+    // The next daemon finds it so, and leaves it so.
+    let daemon = home.daemon_pid().expect("a daemon");
+    kill(daemon, "KILL");
+    home.wait_for("the daemon is gone", Duration::from_secs(5), |_| gone(daemon));
+    home.wait_for("a new daemon says so too", Duration::from_secs(10), |home| {
+        home.slipway(["status"]).run().text().contains("paused")
+    });
+    home.slipway(["resume"]).run().ok();
+    let clock = home.slipway(["shell", "--", "date", "+%s"]).run().ok().text();
+    let clock: u64 = clock.parse().expect("seconds");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    assert!(now - clock <= 1, "its clock goes on too: {now} here, {clock} there");
+    let after = home.docker(["inspect", "-f", "{{.State.StartedAt}}", "counter"]).run().ok().text();
+    assert_eq!(after, started, "the container never stopped");
+    // A start is for a machine that answers, too; and within one daemon's life.
+    home.slipway(["pause"]).run().ok();
+    home.slipway(["start"]).run().ok();
     home.docker(["rm", "-f", "counter"]).run().ok();
 }
 
@@ -126,6 +168,8 @@ fn orderly_stop(home: &Home) {
     let script = "trap 'echo bye > /v/word; exit 0' TERM; while true; do sleep 0.1; done";
     home.docker(["run", "-d", "--name", "polite", "-v", "words:/v", "box", "sh", "-c", script]).run().ok();
     let pid = home.machine_pid().expect("it runs");
+    // What stands still goes on to end in order.
+    home.slipway(["pause"]).run().ok();
     home.slipway(["stop"]).run().ok();
     home.wait_for("the machine's process is gone", Duration::from_secs(5), |_| gone(pid));
     let checked =

@@ -165,6 +165,7 @@ for (const [state, words, changes] of [
   ["stopped", "The machine is stopped", { state: "stopped", engine: null, machine: null }],
   ["starting", "Guest image verified", { state: "starting", engine: null }],
   ["failed", "the data disk is damaged", { state: "failed", engine: null, problem: { code: "x", message: "the data disk is damaged", hint: "it is kept" } }],
+  ["paused", "The machine is paused", { state: "paused" }],
   ["degraded", "containerd was restarted", { state: "degraded", problem: { code: "x", message: "containerd was restarted 3 times" } }],
 ]) {
   onPage(`a machine that becomes ${state} while the window is open shows it, and comes back`, {}, async ({ page, target }) => {
@@ -175,6 +176,17 @@ for (const [state, words, changes] of [
     await row(page, "slipway-welcome").waitFor();
   });
 }
+
+onPage("the machine is paused from the palette, and goes on from any screen", {}, async ({ page }) => {
+  await row(page, "slipway-welcome").waitFor();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("Pause machine");
+  await page.getByRole("option", { name: "Pause machine" }).waitFor();
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "The machine is paused" }).waitFor();
+  await page.getByRole("button", { name: "Resume", exact: true }).click();
+  await row(page, "slipway-welcome").waitFor();
+});
 
 onPage("every screen is reached and worked by keyboard alone", {}, async ({ page }) => {
   await row(page, "Compose project docs").waitFor();

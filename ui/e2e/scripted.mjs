@@ -87,6 +87,8 @@ export class Scripted {
       return this.mounts;
     }
     if (path === "/start" && this.status.state !== "running") this.setStatus({ state: "starting", phases: this.phases.slice(0, 2).map((p, i) => (i ? { ...p, state: "running", ended_ms: null } : p)) });
+    if (path === "/pause") this.setStatus({ state: "paused" });
+    if (path === "/resume") this.setStatus({ state: "running" });
     if (path === "/stop") this.setStatus({ state: "stopped", engine: null, machine: null });
     return this.status;
   }

@@ -108,6 +108,22 @@ impl ApiClient {
         self.ask(Method::POST, "/stop", Some(request)).await
     }
 
+    /// Lets the machine's processors stand still. Pausing what is paused is fine.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; a machine that does not run, or is on its way, is refused.
+    pub async fn pause(&self) -> Result<Status, ClientError> {
+        self.ask(Method::POST, "/pause", None::<&()>).await
+    }
+
+    /// Lets a paused machine go on. Resuming what runs is fine.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; without a machine it is refused.
+    pub async fn resume(&self) -> Result<Status, ClientError> {
+        self.ask(Method::POST, "/resume", None::<&()>).await
+    }
+
     /// Asks the daemon to end; the machine goes on.
     ///
     /// # Errors

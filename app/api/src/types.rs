@@ -17,6 +17,8 @@ pub enum State {
     Running,
     /// The machine runs and something in it does not.
     Degraded,
+    /// The machine's processors stand still, because somebody asked for that. Its memory is kept.
+    Paused,
     /// On its way down.
     Stopping,
     /// It ended, or did not start, for the reason in [`Status::problem`].
@@ -30,6 +32,7 @@ impl fmt::Display for State {
             Self::Starting => "starting",
             Self::Running => "running",
             Self::Degraded => "degraded",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Failed => "failed",
         })

@@ -42,7 +42,15 @@ pub(crate) enum Verb {
     /// stop, then start
     #[command(after_help = "examples:\n  slipway restart\n  slipway restart --memory 8GiB")]
     Restart(StartArgs),
-    /// say how things stand; exit code 0 running, 3 stopped, 4 degraded, 1 failed
+    /// let the machine stand still: its containers keep their memory and take no processor time
+    #[command(
+        after_help = "examples:\n  slipway pause\n  slipway resume\n\n`slipway stop` and `slipway start` end it too"
+    )]
+    Pause,
+    /// let a paused machine go on
+    #[command(after_help = "examples:\n  slipway resume")]
+    Resume,
+    /// say how things stand; exit code 0 running, 3 stopped or paused, 4 degraded, 1 failed
     #[command(
         visible_alias = "ls",
         after_help = "examples:\n  slipway status\n  slipway status --json\n  slipway status --quiet || slipway start"

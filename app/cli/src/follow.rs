@@ -110,14 +110,18 @@ pub(crate) async fn start(api: &ApiClient, say: Say, first: Status) -> Result<St
     }
 }
 
-/// Follows a stop to its end.
+/// Follows until it is so.
 ///
 /// # Errors
 /// The daemon was lost on the way.
-pub(crate) async fn stop(api: &ApiClient, first: Status) -> Result<Status, Fail> {
+pub(crate) async fn until(
+    api: &ApiClient,
+    first: Status,
+    reached: impl Fn(State) -> bool,
+) -> Result<Status, Fail> {
     let mut status = first;
     let mut changes = api.watch().await?;
-    while matches!(status.state, State::Stopping | State::Running | State::Degraded | State::Starting) {
+    while !reached(status.state) {
         status = changes.next().await?.ok_or_else(gone)?;
     }
     Ok(status)

@@ -71,6 +71,8 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Start(how) => start::start(&session, &how).await,
         Verb::Stop(how) => start::stop(&session, &how).await,
         Verb::Restart(how) => start::restart(&session, &how).await,
+        Verb::Pause => start::pause(&session).await,
+        Verb::Resume => start::resume(&session).await,
         Verb::Status { json } => status::status(&session, json).await,
         Verb::Logs(which) => logs::logs(&session, &which).await,
         Verb::Shell { command } => shell::shell(&session, command).await,

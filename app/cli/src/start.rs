@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use slipway_api::{PhaseState, Problem, StartRequest, State, Status, StopRequest};
+use slipway_api::{PhaseState, Problem, StartRequest, State, Status, StopRequest, client::ApiClient};
 
 use crate::{
     args::{StartArgs, StopArgs},
@@ -52,6 +52,46 @@ pub(crate) async fn restart(session: &Session, how: &StartArgs) -> Result<u8, Fa
         up(session, how, &asked).await
     })
     .await
+}
+
+/// Lets the machine stand still.
+///
+/// # Errors
+/// No machine runs, or it is on its way up or down.
+pub(crate) async fn pause(session: &Session) -> Result<u8, Fail> {
+    let status = running(session).await?.pause().await?;
+    if status.state == State::Paused {
+        session.say.talk("paused");
+        session.say.hint("run `slipway resume` to go on");
+    }
+    Ok(0)
+}
+
+/// Lets a paused machine go on.
+///
+/// # Errors
+/// No machine runs, or its engine does not answer again.
+pub(crate) async fn resume(session: &Session) -> Result<u8, Fail> {
+    let api = running(session).await?;
+    let before = api.status().await?;
+    if matches!(before.state, State::Running | State::Degraded) {
+        session.say.talk("nothing to resume: the machine is not paused");
+        return Ok(exit_code(before.state));
+    }
+    let status = follow::until(api, api.resume().await?, |state| state != State::Starting).await?;
+    match status.state {
+        State::Running => session.say.talk("the machine goes on"),
+        State::Degraded => {
+            session.say.notice("the machine goes on, and not everything works; see `slipway status`")
+        }
+        _ => return Err(why(&status, "the machine does not go on").into()),
+    }
+    Ok(exit_code(status.state))
+}
+
+async fn running(session: &Session) -> Result<&ApiClient, Fail> {
+    let none = || Problem::new("not-running", "no machine runs").hint("run `slipway start`");
+    Ok(session.found().await?.ok_or_else(none)?)
 }
 
 /// What the daemon goes on with when the person leaves, and how to turn it back.
@@ -114,7 +154,7 @@ fn finished(session: &Session, status: &Status) -> Result<u8, Fail> {
             let problem = Problem::new("stopped-meanwhile", "the machine was stopped while it started");
             return Err(problem.hint("run `slipway start`").into());
         }
-        State::Starting | State::Running | State::Degraded => {}
+        State::Starting | State::Running | State::Degraded | State::Paused => {}
     }
     for notice in notices(status) {
         say.notice(&notice);
@@ -200,7 +240,7 @@ async fn down(session: &Session, how: &StopArgs, asked: &Asked) -> Result<bool, 
     if session.say.live() {
         session.say.talk("stopping");
     }
-    let status = follow::stop(api, status).await?;
+    let status = follow::until(api, status, |state| matches!(state, State::Stopped | State::Failed)).await?;
     match status.state {
         State::Failed => Err(why(&status, "the machine did not stop as it should").into()),
         _ => Ok(true),

@@ -49,7 +49,7 @@ pub(crate) fn exit_code(state: State) -> u8 {
     match state {
         State::Running => 0,
         State::Failed => 1,
-        State::Stopped | State::Starting | State::Stopping => 3,
+        State::Stopped | State::Starting | State::Stopping | State::Paused => 3,
         State::Degraded => 4,
     }
 }
@@ -58,7 +58,7 @@ fn human(status: &Status, now_s: u64, paint: Paint) -> String {
     let word = status.state.to_string();
     let mut state = match status.state {
         State::Running => paint.good(&word),
-        State::Degraded | State::Starting | State::Stopping => paint.notable(&word),
+        State::Degraded | State::Starting | State::Stopping | State::Paused => paint.notable(&word),
         State::Failed => paint.bad(&word),
         State::Stopped => word,
     };
@@ -67,6 +67,9 @@ fn human(status: &Status, now_s: u64, paint: Paint) -> String {
             state.push_str(&format!(" for {}", time::span(now_s.saturating_sub(since))));
         }
         _ => {}
+    }
+    if status.state == State::Paused {
+        state.push_str("; `slipway resume` lets it go on");
     }
     if status.state == State::Starting
         && let Some(phase) = status.phases.iter().rfind(|p| p.ended_ms.is_none())
@@ -205,6 +208,15 @@ pub(crate) mod tests {
         status.running_since = None;
         status.phases = vec![crate::phases::tests::phase("agent", slipway_api::PhaseState::Running, 0, None)];
         assert!(human(&status, 0, Paint::Plain).starts_with("state     starting: agent\n"));
+    }
+
+    #[test]
+    fn what_is_paused_says_how_to_go_on() {
+        let mut status = running();
+        status.state = State::Paused;
+        let text = human(&status, 12_520, Paint::Plain);
+        assert!(text.starts_with("state     paused; `slipway resume` lets it go on\n"), "{text}");
+        assert_eq!(exit_code(status.state), 3, "nobody answers");
     }
 
     #[test]

@@ -54,6 +54,8 @@ fn router(app: App) -> Router {
         .route("/status/watch", get(watch_status))
         .route("/start", post(start))
         .route("/stop", post(stop))
+        .route("/pause", post(pause))
+        .route("/resume", post(resume))
         .route("/quit", post(quit))
         .route("/settings", get(settings))
         .route("/settings/{name}", put(set).delete(unset))
@@ -83,7 +85,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     #[openapi(
         info(title = "Slipway", description = "The control API of one profile, over `api.sock`."),
         servers((url = "/v1")),
-        paths(version, status, watch_status, start, stop, quit, settings, set, unset, logs, ports, watch_ports,
+        paths(version, status, watch_status, start, stop, pause, resume, quit, settings, set, unset, logs, ports, watch_ports,
               use_context, holding, reset,
               install_image, run, mounts, add_mount, remove_mount)
     )]
@@ -190,6 +192,16 @@ async fn start(Shared(app): Shared<App>, Asked(request): Asked<StartRequest>) ->
 #[utoipa::path(post, path = "/stop", request_body = StopRequest, responses((status = 200, body = Status)))]
 async fn stop(Shared(app): Shared<App>, Asked(request): Asked<StopRequest>) -> Answer<Status> {
     Ok(Json(app.owner.stop(request).await?))
+}
+
+#[utoipa::path(post, path = "/pause", responses((status = 200, body = Status), (status = 409, body = Problem)))]
+async fn pause(Shared(app): Shared<App>) -> Answer<Status> {
+    Ok(Json(app.owner.pause().await?))
+}
+
+#[utoipa::path(post, path = "/resume", responses((status = 200, body = Status), (status = 409, body = Problem)))]
+async fn resume(Shared(app): Shared<App>) -> Answer<Status> {
+    Ok(Json(app.owner.resume().await?))
 }
 
 #[utoipa::path(post, path = "/quit", responses((status = 200, description = "the daemon ends; the machine goes on")))]

@@ -11,6 +11,7 @@ use slipway_shim::{
     server::ShimConfig,
     share::ShareConfig,
     spawn::{self, SpawnError},
+    wire::Status as ShimStatus,
 };
 use slipway_vm::{AccelChoice, ExitReason, MachineSpec, Stall};
 use tokio::{
@@ -100,17 +101,54 @@ pub(crate) async fn adopt(
     shim: ShimClient,
     cancel: CancellationToken,
 ) -> Result<Live, Problem> {
-    // The settings may have become wrong since; the machine runs all the same.
-    let settings = config::with(&context.paths, &[]).ok();
-    let settings = match settings {
-        Some(settings) => settings,
-        None => Settings::resolve(&Default::default(), slipway_settings::resolved::Host::here()).map_err(
-            |_| Problem::new("settings-too-much", "this host has less than the smallest machine needs"),
-        )?,
-    };
+    let settings = settings_of_adopted(&context)?;
     board.change(|status| status.image = image::version(&context.paths));
     let patience = settings.start_timeout;
     inside(&context, &board, shim, &settings, patience, true, &cancel).await
+}
+
+/// Takes over a machine whose processors stand still: it is asked nothing, and kept as it is.
+pub(crate) fn adopt_paused(
+    context: &Arc<Context>,
+    board: &Board,
+    shim: ShimClient,
+    status: &ShimStatus,
+) -> Result<Live, Problem> {
+    let settings = settings_of_adopted(context)?;
+    board.change(|status| status.image = image::version(&context.paths));
+    show_machine(context, board, status, &settings);
+    let guest = Guest::watch(shim.clone(), status.pid.unwrap_or(0), context, board.clone(), 0);
+    Ok(Live { stall: shim.stall(), shim, guest, stop_timeout: settings.stop_timeout })
+}
+
+/// The settings may have become wrong since its start; the machine runs all the same.
+fn settings_of_adopted(context: &Context) -> Result<Settings, Problem> {
+    config::with(&context.paths, &[])
+        .or_else(|_| Settings::resolve(&Default::default(), slipway_settings::resolved::Host::here()))
+        .map_err(|_| Problem::new("settings-too-much", "this host has less than the smallest machine needs"))
+}
+
+/// Puts on the board what the machine is made of.
+fn show_machine(context: &Context, board: &Board, status: &ShimStatus, settings: &Settings) {
+    let spec = spec_of(&context.paths.shim_config());
+    let has = &status.capabilities;
+    let accel = serde_json::to_value(has.accel).ok().and_then(|v| v.as_str().map(str::to_owned));
+    board.change(|shown| {
+        shown.machine = Some(Machine {
+            cpus: spec.as_ref().map_or(settings.cpus, |s| s.cpus),
+            memory_mib: spec.as_ref().map_or(settings.memory.as_mib(), |s| s.memory_mib),
+            pid: status.pid,
+            vmm: has.vmm.clone(),
+            accel: accel.unwrap_or_default(),
+            accel_reason: has.accel_reason.clone(),
+            transport: has.transport.clone(),
+        });
+        if let Some(reason) = &has.accel_reason {
+            shown.notices.push(format!(
+                "running without hardware acceleration: {reason}; everything works, several times slower"
+            ));
+        }
+    });
 }
 
 /// Waits until the engine of a machine answers; ends the machine when it does not.
@@ -126,28 +164,10 @@ async fn inside(
     let deadline = Instant::now() + patience;
     let ready = async {
         let status = shim.status().await.map_err(|e| Problem::from_error("machine-lost", &e))?;
-        let spec = spec_of(&context.paths.shim_config());
-        let has = &status.capabilities;
-        let accel = serde_json::to_value(has.accel).ok().and_then(|v| v.as_str().map(str::to_owned));
-        board.change(|shown| {
-            shown.machine = Some(Machine {
-                cpus: spec.as_ref().map_or(settings.cpus, |s| s.cpus),
-                memory_mib: spec.as_ref().map_or(settings.memory.as_mib(), |s| s.memory_mib),
-                pid: status.pid,
-                vmm: has.vmm.clone(),
-                accel: accel.unwrap_or_default(),
-                accel_reason: has.accel_reason.clone(),
-                transport: has.transport.clone(),
-            });
-            if let Some(reason) = &has.accel_reason {
-                shown.notices.push(format!(
-                    "running without hardware acceleration: {reason}; everything works, several times slower"
-                ));
-            }
-        });
+        show_machine(context, board, &status, settings);
         let power_on = if adopted { 0 } else { board.elapsed_ms() };
         if !adopted {
-            board.end("machine", PhaseState::Done, has.vmm.clone());
+            board.end("machine", PhaseState::Done, status.capabilities.vmm.clone());
         }
         board.begin("agent");
         let guest = Guest::watch(shim.clone(), status.pid.unwrap_or(0), context, board.clone(), power_on);

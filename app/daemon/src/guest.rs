@@ -23,7 +23,7 @@ use slipway_vsock::Transport;
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
     task::JoinSet,
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 
 use crate::{
@@ -87,6 +87,14 @@ impl Guest {
         listeners.spawn(shares::follow(Arc::clone(shares), shim.clone(), inside.clone(), board.clone()));
         tasks.spawn(Looker { shim, board, power_on_ms, tell }.run());
         Self { inside, listeners, _tasks: tasks }
+    }
+
+    /// Sets the guest's clock, if its agent takes that within `patience`. Otherwise it is done in some seconds.
+    pub(crate) async fn set_clock(&self, patience: Duration) {
+        let agent = self.inside.borrow().agent.clone();
+        if let Some(agent) = agent {
+            let _ = timeout(patience, set_clock(&agent)).await;
+        }
     }
 
     /// Leaves the engine alone: dockerd waits five seconds at its end for whoever still listens to its events.

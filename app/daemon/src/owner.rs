@@ -27,6 +27,8 @@ use crate::{
 
 /// How long a shim that holds its lock may take to listen.
 const ADOPT: Duration = Duration::from_secs(2);
+/// How long a resume waits for the guest's clock to be set.
+const CLOCK: Duration = Duration::from_secs(2);
 /// What the guest gets beyond its containers' time to unmount and power off.
 const WAY_DOWN: Duration = Duration::from_secs(15);
 
@@ -35,6 +37,8 @@ type Reply<T> = oneshot::Sender<Result<T, Problem>>;
 enum Command {
     Start(StartRequest, Reply<Status>),
     Stop(StopRequest, Reply<Status>),
+    Pause(Reply<Status>),
+    Resume(Reply<Status>),
     Reset(Reset, Reply<()>),
     Install(ImageRequest, Reply<String>),
     Settings(Reply<()>),
@@ -63,6 +67,14 @@ impl Owner {
 
     pub(crate) async fn stop(&self, request: StopRequest) -> Result<Status, Problem> {
         self.ask(|reply| Command::Stop(request, reply)).await
+    }
+
+    pub(crate) async fn pause(&self) -> Result<Status, Problem> {
+        self.ask(Command::Pause).await
+    }
+
+    pub(crate) async fn resume(&self) -> Result<Status, Problem> {
+        self.ask(Command::Resume).await
     }
 
     pub(crate) async fn reset(&self, what: Reset) -> Result<(), Problem> {
@@ -174,9 +186,25 @@ impl Task {
                 // Clients are served at once: streams need the shim and the engine, and not us.
                 let (context, board) = (Arc::clone(&self.context), self.board.restarted());
                 self.board = board.clone();
-                self.cancel = CancellationToken::new();
-                let cancel = self.cancel.clone();
-                self.work.spawn(async move { Done::Booted(boot::adopt(context, board, shim, cancel).await) });
+                match shim.status().await {
+                    // It says nothing until it goes on.
+                    Ok(status) if status.paused => {
+                        match boot::adopt_paused(&context, &board, shim, &status) {
+                            Ok(live) => {
+                                self.live = Some(live);
+                                self.event(Event::Paused);
+                            }
+                            Err(problem) => self.done(Done::Booted(Err(problem))),
+                        }
+                    }
+                    _ => {
+                        self.cancel = CancellationToken::new();
+                        let cancel = self.cancel.clone();
+                        self.work.spawn(async move {
+                            Done::Booted(boot::adopt(context, board, shim, cancel).await)
+                        });
+                    }
+                }
             }
             Ok(None) => {
                 if let Some(reason @ ExitReason::Crashed { .. }) = spawn::last_exit(&paths.exit_file()) {
@@ -209,6 +237,9 @@ impl Task {
         let gate = match (status.state, &self.live) {
             (State::Running, Some(live)) => Gate::Open(Arc::new(live.shim.clone())),
             (State::Starting | State::Degraded | State::Running, _) => Gate::Wait,
+            (State::Paused, _) => {
+                Gate::Closed { reason: "slipway is paused".into(), hint: "slipway resume".into() }
+            }
             (State::Stopping, _) => {
                 Gate::Closed { reason: "slipway is stopping".into(), hint: "slipway start".into() }
             }
@@ -233,7 +264,24 @@ impl Task {
                         Ok(self.board.now())
                     }
                     Verdict::Already => Ok(self.board.now()),
+                    Verdict::Resume => self.resume().await,
                     Verdict::Refuse => Err(busy("the machine is stopping")),
+                };
+                let _ = reply.send(answer);
+            }
+            Command::Pause(reply) => {
+                let answer = match policy::judge(state, Ask::Pause) {
+                    Verdict::Go => self.pause().await,
+                    Verdict::Already | Verdict::Resume => Ok(self.board.now()),
+                    Verdict::Refuse => Err(not_paused(state)),
+                };
+                let _ = reply.send(answer);
+            }
+            Command::Resume(reply) => {
+                let answer = match policy::judge(state, Ask::Resume) {
+                    Verdict::Go => self.resume().await,
+                    Verdict::Already | Verdict::Resume => Ok(self.board.now()),
+                    Verdict::Refuse => Err(not_paused(state)),
                 };
                 let _ = reply.send(answer);
             }
@@ -295,16 +343,42 @@ impl Task {
         self.work.spawn(async move { Done::Booted(boot::boot(context, board, request, cancel).await) });
     }
 
+    async fn pause(&mut self) -> Result<Status, Problem> {
+        let Some(live) = &self.live else { return Err(busy("the machine is on its way")) };
+        let paused = live.shim.pause().await;
+        paused.map_err(|error| Problem::from_error("machine-pause", &error))?;
+        self.event(Event::Paused);
+        Ok(self.board.now())
+    }
+
+    async fn resume(&mut self) -> Result<Status, Problem> {
+        let Some(live) = &self.live else { return Err(busy("the machine is on its way")) };
+        let resumed = live.shim.resume().await;
+        resumed.map_err(|error| Problem::from_error("machine-resume", &error))?;
+        // Its clock stood still too.
+        live.guest.set_clock(CLOCK).await;
+        self.event(Event::Resumed);
+        // What was known before still holds, most likely; if not, the agent is about to say so.
+        self.look_inside();
+        Ok(self.board.now())
+    }
+
     fn stop(&mut self, request: &StopRequest) {
         let was = self.board.now().state;
         self.event(Event::StopBegun);
         match (was, self.live.take()) {
             // A boot ends its machine itself.
-            (State::Starting, _) => self.cancel.cancel(),
+            (State::Starting, None) => self.cancel.cancel(),
             (State::Failed, _) => self.board.change(|status| status.problem = None),
             (_, Some(live)) => {
                 let request = request.clone();
                 self.work.spawn(async move {
+                    if was == State::Paused
+                        && !request.force
+                        && let Err(error) = live.shim.resume().await
+                    {
+                        tracing::warn!(%error, "the machine does not go on to end in order");
+                    }
                     down(live, &request).await;
                     Done::Stopped
                 });
@@ -380,6 +454,10 @@ impl Task {
         }
         let inside = live.guest.inside.borrow_and_update().clone();
         let stall = *live.stall.borrow_and_update();
+        // That it does not answer is what was asked for.
+        if self.board.now().state == State::Paused {
+            return;
+        }
         let event =
             if inside.engine.is_some() && stall.is_none() { Event::EngineReady } else { Event::EngineLost };
         self.board.change(|status| {
@@ -436,6 +514,15 @@ async fn down(mut live: Live, request: &StopRequest) {
 
 fn busy(what: &str) -> Problem {
     Problem::new("busy", what).hint("try again in a moment; `slipway status` shows when it is done")
+}
+
+fn not_paused(state: State) -> Problem {
+    match state {
+        State::Stopped | State::Failed => {
+            Problem::new("not-running", "no machine runs").hint("run `slipway start`")
+        }
+        other => busy(&format!("the machine is {other}")),
+    }
 }
 
 fn running(what: &str) -> Problem {

@@ -8,6 +8,8 @@
 //!   │  └── STOPPING ◀──┴──┼──── stop ────────────────┴────────────┤
 //!   │ stop                ▼                                       │ ended by itself
 //!   └───────────────── FAILED ◀──────────────────────────────────-┘
+//!
+//!  RUNNING, DEGRADED ── pause ──▶ PAUSED ── resume ──▶ STARTING; it stops and fails as these do
 //! ```
 
 use slipway_api::State;
@@ -22,6 +24,10 @@ pub(crate) enum Ask {
         /// At once.
         force: bool,
     },
+    /// Processors that stand still.
+    Pause,
+    /// Processors that do not.
+    Resume,
     /// Files of the machine changed or removed.
     Reset,
 }
@@ -33,6 +39,8 @@ pub(crate) enum Verdict {
     Go,
     /// It is so already, or on its way.
     Already,
+    /// It is so as soon as the machine goes on.
+    Resume,
     /// Not now.
     Refuse,
 }
@@ -46,6 +54,10 @@ pub(crate) enum Event {
     EngineReady,
     /// The engine does not answer any more.
     EngineLost,
+    /// The processors stand still, as was asked for.
+    Paused,
+    /// They run again; whether the engine answers is to be seen.
+    Resumed,
     /// A stop begins.
     StopBegun,
     /// The start failed, and no machine is left.
@@ -59,10 +71,17 @@ pub(crate) fn judge(state: State, ask: Ask) -> Verdict {
     match (ask, state) {
         (Ask::Start, State::Stopped | State::Failed) => Verdict::Go,
         (Ask::Start, State::Starting | State::Running | State::Degraded) => Verdict::Already,
+        (Ask::Start, State::Paused) => Verdict::Resume,
         (Ask::Start, State::Stopping) => Verdict::Refuse,
         (Ask::Stop { .. }, State::Stopped) => Verdict::Already,
         (Ask::Stop { force: false }, State::Stopping) => Verdict::Already,
         (Ask::Stop { .. }, _) => Verdict::Go,
+        (Ask::Pause, State::Running | State::Degraded) => Verdict::Go,
+        (Ask::Pause, State::Paused) => Verdict::Already,
+        (Ask::Pause, _) => Verdict::Refuse,
+        (Ask::Resume, State::Paused) => Verdict::Go,
+        (Ask::Resume, State::Starting | State::Running | State::Degraded) => Verdict::Already,
+        (Ask::Resume, _) => Verdict::Refuse,
         (Ask::Reset, State::Stopped | State::Failed) => Verdict::Go,
         (Ask::Reset, _) => Verdict::Refuse,
     }
@@ -74,11 +93,16 @@ pub(crate) fn next(state: State, event: Event) -> State {
         (State::Stopped | State::Failed, Event::Begun) => State::Starting,
         (State::Starting | State::Degraded, Event::EngineReady) => State::Running,
         (State::Running, Event::EngineLost) => State::Degraded,
+        // One that is found may have been paused before.
+        (State::Starting | State::Running | State::Degraded, Event::Paused) => State::Paused,
+        (State::Paused, Event::Resumed) => State::Starting,
         (State::Failed, Event::StopBegun) => State::Stopped,
-        (State::Starting | State::Running | State::Degraded, Event::StopBegun) => State::Stopping,
+        (State::Starting | State::Running | State::Degraded | State::Paused, Event::StopBegun) => {
+            State::Stopping
+        }
         (State::Starting, Event::BootFailed) => State::Failed,
         (State::Stopping, Event::Ended | Event::BootFailed) => State::Stopped,
-        (State::Starting | State::Running | State::Degraded, Event::Ended) => State::Failed,
+        (State::Starting | State::Running | State::Degraded | State::Paused, Event::Ended) => State::Failed,
         (unchanged, _) => unchanged,
     }
 }
@@ -89,12 +113,21 @@ mod tests {
 
     use super::*;
 
-    const STATES: [State; 6] =
-        [State::Stopped, State::Starting, State::Running, State::Degraded, State::Stopping, State::Failed];
-    const EVENTS: [Event; 6] = [
+    const STATES: [State; 7] = [
+        State::Stopped,
+        State::Starting,
+        State::Running,
+        State::Degraded,
+        State::Paused,
+        State::Stopping,
+        State::Failed,
+    ];
+    const EVENTS: [Event; 8] = [
         Event::Begun,
         Event::EngineReady,
         Event::EngineLost,
+        Event::Paused,
+        Event::Resumed,
         Event::StopBegun,
         Event::BootFailed,
         Event::Ended,
@@ -117,6 +150,25 @@ mod tests {
         for state in STATES.into_iter().filter(|s| *s != State::Stopped) {
             assert_eq!(judge(state, Ask::Stop { force: true }), Verdict::Go, "{state}");
             assert_eq!(next(next(state, Event::StopBegun), Event::Ended), State::Stopped, "{state}");
+        }
+    }
+
+    #[test]
+    fn what_is_paused_stays_so_until_somebody_says_otherwise_or_it_ends() {
+        for event in EVENTS {
+            let then = next(State::Paused, event);
+            match event {
+                Event::Resumed => assert_eq!(then, State::Starting),
+                Event::StopBegun => assert_eq!(then, State::Stopping),
+                Event::Ended => assert_eq!(then, State::Failed),
+                _ => assert_eq!(then, State::Paused, "{event:?}"),
+            }
+        }
+        for state in STATES {
+            // Nobody pauses what is not there, on its way up or down.
+            let pausable = matches!(state, State::Running | State::Degraded);
+            assert_eq!(judge(state, Ask::Pause) == Verdict::Go, pausable, "{state}");
+            assert_eq!(judge(state, Ask::Resume) == Verdict::Go, state == State::Paused, "{state}");
         }
     }
 

@@ -1,5 +1,6 @@
 // What the palette reaches: screens, the machine, and every object with what can be done to it.
 import type { Component } from "svelte";
+import Pause from "@lucide/svelte/icons/pause";
 import Play from "@lucide/svelte/icons/play";
 import Power from "@lucide/svelte/icons/power";
 import RotateCw from "@lucide/svelte/icons/rotate-cw";
@@ -53,9 +54,15 @@ function machineActs(): Entry[] {
     ...(up
       ? [
           entry("machine/restart", t.troubleshoot.restart, RotateCw, () => void confirmRestart()),
+          entry("machine/pause", t.troubleshoot.pause, Pause, () => void machine.pause()),
           entry("machine/stop", t.troubleshoot.stop, Power, () => void confirmStop()),
         ]
-      : [entry("machine/start", t.machine.startSlipway, Power, () => void machine.start())]),
+      : state === "paused"
+        ? [
+            entry("machine/resume", t.troubleshoot.resume, Play, () => void machine.resume()),
+            entry("machine/stop", t.troubleshoot.stop, Power, () => void confirmStop()),
+          ]
+        : [entry("machine/start", t.machine.startSlipway, Power, () => void machine.start())]),
     entry("machine/logs", t.machine.showLogs, ScrollText, () => route.go("troubleshoot", "logs")),
     ...THEMES.map((theme) => entry(`theme/${theme}`, `${t.settings.theme}: ${t.settings.themes[theme].toLowerCase()}`, SunMoon, () => look.set(theme))),
   ];

@@ -60,6 +60,14 @@ class Machine {
     await this.#act(() => control.post("/stop", { force }));
   }
 
+  async pause(): Promise<void> {
+    await this.#act(() => control.post("/pause"));
+  }
+
+  async resume(): Promise<void> {
+    await this.#act(() => control.post("/resume"));
+  }
+
   async restart(): Promise<void> {
     await this.#act(async () => {
       await control.post("/stop", {});

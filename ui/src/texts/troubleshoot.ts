@@ -27,6 +27,8 @@ export const troubleshoot = {
   allUnits: "All units",
   followed: "Following",
   restart: "Restart machine",
+  pause: "Pause machine",
+  resume: "Resume machine",
   stop: "Stop machine",
   kill: "Force stop",
   killTitle: "Force the machine to stop?",

@@ -93,6 +93,7 @@ fn icon(state: Option<State>) -> Image<'static> {
         None | Some(State::Stopped) => tauri::include_image!("./icons/tray/stopped.png"),
         Some(State::Starting | State::Stopping) => tauri::include_image!("./icons/tray/starting.png"),
         Some(State::Running) => tauri::include_image!("./icons/tray/running.png"),
+        Some(State::Paused) => tauri::include_image!("./icons/tray/paused.png"),
         Some(State::Degraded) => tauri::include_image!("./icons/tray/degraded.png"),
         Some(State::Failed) => tauri::include_image!("./icons/tray/failed.png"),
     }
@@ -165,6 +166,8 @@ async fn ask(shared: &Shared, action: Action) -> Result<(), (&'static str, slipw
         Action::Restart => {
             restart(shared, &start()).await.map_err(|problem| ("The machine did not restart", problem))
         }
+        Action::Pause => api.pause().await.map(drop).map_err(problem("The machine was not paused")),
+        Action::Resume => api.resume().await.map(drop).map_err(problem("The machine does not go on")),
         Action::Containers { ids, verb } => {
             let asked = ids.iter().map(|id| async move {
                 let path = format!("/containers/{id}/{}", verb.path());

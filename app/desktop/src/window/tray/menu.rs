@@ -37,6 +37,10 @@ pub(super) enum Action {
     Stop,
     /// The machine.
     Restart,
+    /// The machine's processors.
+    Pause,
+    /// The machine's processors.
+    Resume,
     /// Some containers.
     Containers { ids: Vec<String>, verb: Verb },
     /// This program; with `stop` the machine as well.
@@ -87,7 +91,11 @@ pub(super) fn menu(picture: &Picture) -> Vec<Item> {
     match status.map(|s| s.state) {
         Some(State::Stopped | State::Failed) => items.push(act("Start", Action::Start)),
         Some(State::Running | State::Degraded) => {
-            items.extend([act("Stop", Action::Stop), act("Restart", Action::Restart)]);
+            let acts = [("Stop", Action::Stop), ("Restart", Action::Restart), ("Pause", Action::Pause)];
+            items.extend(acts.map(|(text, action)| act(text, action)));
+        }
+        Some(State::Paused) => {
+            items.extend([act("Resume", Action::Resume), act("Stop", Action::Stop)]);
         }
         Some(State::Starting) => items.push(act("Stop", Action::Stop)),
         Some(State::Stopping) | None => {}
@@ -118,7 +126,7 @@ pub(super) fn menu(picture: &Picture) -> Vec<Item> {
     ]);
     match status.map(|s| s.state) {
         // Which of the two is meant only the person knows.
-        Some(State::Running | State::Degraded | State::Starting) => items.push(Item::More(
+        Some(State::Running | State::Degraded | State::Starting | State::Paused) => items.push(Item::More(
             "Quit".into(),
             vec![
                 act("Quit, containers go on", Action::Quit { stop: false }),
@@ -144,6 +152,7 @@ fn state_line(status: Option<&Status>) -> String {
             None => "Running".into(),
         },
         State::Degraded => format!("Degraded{reason}"),
+        State::Paused => "Paused".into(),
         State::Stopping => "Stopping".into(),
         State::Failed => format!("Failed{reason}"),
     })
@@ -273,6 +282,7 @@ mod tests {
         assert_eq!(top("starting"), format!("Starting: engine | {noted} | Stop | -"));
         assert_eq!(top("running"), format!("Running · Docker 28.5.2 | {noted} | Stop | Restart"));
         assert_eq!(top("degraded"), format!("Degraded: no room | {noted} | Stop | Restart"));
+        assert_eq!(top("paused"), format!("Paused | {noted} | Resume | Stop"));
         assert_eq!(
             top("stopping"),
             format!("Stopping | {noted} | - | 4 CPUs · 2.0 GiB memory · 1.5 GiB on disk")
