@@ -20,6 +20,7 @@ mod ordinary;
 mod platforms;
 mod ports;
 mod posix;
+mod programs;
 mod publishing;
 mod registries;
 mod shares;
@@ -107,7 +108,9 @@ fn main() -> ExitCode {
     ];
     trials.extend(groups.into_iter().flatten().copied().map(shared));
     // An emulated machine's time for this is a quarter of an hour, and CI moves an eighth of it: `--ignored` runs it.
-    trials.extend(publishing::ON_DEMAND.iter().copied().map(shared).map(|it| it.with_ignored_flag(true)));
+    // Debian's packages for the others are some 60 MB, and their programs take minutes there.
+    let on_demand = publishing::ON_DEMAND.iter().chain(programs::ON_DEMAND);
+    trials.extend(on_demand.copied().map(shared).map(|it| it.with_ignored_flag(true)));
     let with_own_homes = alone::TESTS.iter().chain(ordinary::TESTS).chain(registries::ALONE);
     trials.extend(with_own_homes.copied().map(alone));
     let conclusion = libtest_mimic::run(&arguments, trials);
