@@ -89,6 +89,16 @@ onPage("a terminal takes what is typed and shows what comes back", { hash: `/con
   await page.locator(".xterm-accessibility", { hasText: "root@shop-api" }).waitFor();
 });
 
+onPage("what is typed before the shell is there reaches it, in order", {}, async ({ page, target }) => {
+  await row(page, "slipway-welcome").waitFor();
+  target.execLate = 1500;
+  await page.evaluate((hash) => (location.hash = hash), `/containers/${api}/terminal`);
+  // It has a size with the first byte that comes.
+  await page.getByLabel("Terminal 1, shop-api-1").waitFor({ state: "attached" });
+  await page.keyboard.type("ls\n");
+  await page.locator(".xterm-accessibility", { hasText: "index.html" }).waitFor();
+});
+
 onPage("files are walked with marks for what changed, and a file is shown", { hash: `/containers/${api}/files` }, async ({ page }) => {
   await page.getByRole("row", { name: "etc" }).click();
   await page.getByText("Deleted").waitFor();

@@ -55,6 +55,7 @@ export class Scripted {
     if (which === "control" && this.unreachable) throw Object.assign(new Error("failed to connect to `/home/anna/.slipway/run/api.sock`"), { code: "daemon-unreachable" });
     const { pathname, searchParams } = new URL(path, "http://x");
     if (method !== "GET") this.acts.push({ which, method, path, body });
+    if (this.execLate && /\/exec$/.test(pathname)) await new Promise((later) => setTimeout(later, this.execLate));
     if (this.inspectLate && /^\/images\/.*\/json$/.test(pathname)) await new Promise((later) => setTimeout(later, this.inspectLate));
     try {
       const json = which === "control" ? this.#control(method, pathname.slice(3), body) : this.#engine(method, pathname, searchParams, body);
