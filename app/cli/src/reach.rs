@@ -4,7 +4,7 @@
 //! daemons one wins the lock, the others leave quietly, and all starters speak to the winner.
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
 use slipway_api::{
     Problem, Version,
     client::{ApiClient, ClientError},
@@ -203,7 +202,10 @@ fn nobody(error: &ClientError) -> bool {
 /// answers, and then nobody looks.
 fn held(lock: &Path) -> bool {
     let Ok(file) = File::open(lock) else { return false };
-    matches!(flock(&file, FlockOperation::NonBlockingLockShared), Err(rustix::io::Errno::WOULDBLOCK))
+    let looked = file.try_lock_shared();
+    // Not by closing: a child of ours that has not got to its exec yet has the descriptor, too.
+    let _ = file.unlock();
+    matches!(looked, Err(TryLockError::WouldBlock))
 }
 
 fn last_words(log: &Path, from: u64) -> String {
@@ -263,9 +265,9 @@ mod tests {
         assert!(!held(&lock), "there is none");
         let file = File::create(&lock).expect("made");
         assert!(!held(&lock), "left by a dead process");
-        flock(&file, FlockOperation::NonBlockingLockExclusive).expect("locked");
+        file.try_lock().expect("locked");
         assert!(held(&lock));
-        drop(file);
+        file.unlock().expect("let go");
         assert!(!held(&lock));
     }
 

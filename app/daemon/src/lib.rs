@@ -31,13 +31,12 @@ mod setup;
 mod shares;
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rustix::fs::{FlockOperation, flock};
 use slipway_relay::{Gate, ListenError, Relay};
 use slipway_settings::paths::{Env, PathError, Paths};
 use tokio::{
@@ -116,10 +115,10 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         .write(true)
         .open(&lock_path)
         .map_err(file("lock", &lock_path))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+    match lock.try_lock() {
         Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(()),
-        Err(e) => return Err(file("lock", &lock_path)(e.into())),
+        Err(TryLockError::WouldBlock) => return Ok(()),
+        Err(TryLockError::Error(e)) => return Err(file("lock", &lock_path)(e)),
     }
     let logs = Arc::new(logs::LogStore::new(paths.clone()));
     logs::trace_into(&logs);
@@ -162,6 +161,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     // Before the lock goes, so that a new daemon's socket is never removed.
     let _ = std::fs::remove_file(&api_path);
     tracing::info!("the daemon ends; a machine that runs goes on");
-    drop(lock);
+    // Not by closing: a child that has not got to its exec yet has the descriptor, too.
+    let _ = lock.unlock();
     Ok(())
 }

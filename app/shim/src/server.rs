@@ -10,7 +10,7 @@
 //! transport, so that a machine that answers slowly delays no stream.
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
@@ -19,7 +19,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use slipway_protocol::ports::{ENGINE, GuestPort};
 use slipway_relay::{
@@ -109,16 +108,17 @@ pub enum ShimError {
     },
 }
 
-/// Takes the lock of a machine; `None` when a living shim has it.
+/// Takes the lock of a machine; `None` when a living shim has it. Let it go with [`File::unlock`], not by closing: a child of
+/// this process that has not got to its exec yet has the descriptor, too.
 ///
 /// # Errors
 /// That of opening the file.
 pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
     let file = File::options().create(true).truncate(false).write(true).open(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(e) => Err(e.into()),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(e),
     }
 }
 
@@ -197,7 +197,7 @@ pub async fn run(
         tracing::warn!("a connection of a daemon did not end in time");
     }
     let _ = std::fs::remove_file(&config.socket);
-    drop(lock);
+    let _ = lock.unlock();
     written.map_err(|source| ShimError::ExitFile { path: config.exit_file.clone(), source })?;
     Ok(reason)
 }

@@ -68,7 +68,8 @@ pub async fn adopt(
     let file = |source| SpawnError::File { act: "lock", path: config_lock.to_owned(), source };
     let deadline = Instant::now() + patience;
     loop {
-        if try_lock(config_lock).map_err(file)?.is_some() {
+        if let Some(lock) = try_lock(config_lock).map_err(file)? {
+            let _ = lock.unlock();
             return Ok(None);
         }
         match ShimClient::connect(socket) {
