@@ -73,6 +73,19 @@ pub enum Used {
     },
 }
 
+/// What docker is told under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Described {
+    /// Nothing.
+    Missing,
+    /// Our engine.
+    Right,
+    /// We described it, and it leads elsewhere; `None`: it cannot be read.
+    Wrong(Option<String>),
+    /// Somebody else made it, and it leads elsewhere.
+    Foreign,
+}
+
 /// A folder of docker's configuration: `~/.docker`, or what `DOCKER_CONFIG` says.
 #[derive(Debug, Clone)]
 pub struct DockerContext {
@@ -85,24 +98,40 @@ impl DockerContext {
         Self { dir: docker_config_dir }
     }
 
+    /// What docker is told under that name, compared with the engine behind `socket`. Nothing is changed.
+    ///
+    /// # Errors
+    /// That of reading it.
+    pub fn look(&self, name: &str, socket: &Path) -> Result<Described, ContextError> {
+        let host = host_of(socket)?;
+        let Some(text) = read(&self.meta_file(name))? else { return Ok(Described::Missing) };
+        let there: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        if there["Name"] != name {
+            return Ok(Described::Wrong(None));
+        }
+        let leads = there["Endpoints"]["docker"]["Host"].as_str();
+        Ok(if leads == Some(host.as_str()) {
+            Described::Right
+        } else if there["Metadata"]["Description"] != DESCRIPTION {
+            Described::Foreign
+        } else {
+            Described::Wrong(leads.map(str::to_owned))
+        })
+    }
+
     /// Describes the engine behind `socket` to docker under that name. Tells whether anything had to be written.
     ///
     /// # Errors
     /// [`ContextError::Foreign`] for a name that is taken; else that of the system.
     pub fn ensure(&self, name: &str, socket: &Path) -> Result<bool, ContextError> {
-        let host = socket.to_str().ok_or_else(|| ContextError::Socket(socket.to_owned()))?;
-        let host = format!("unix://{host}");
-        let path = self.meta_dir(name).join("meta.json");
-        if let Some(text) = read(&path)? {
+        match self.look(name, socket)? {
+            Described::Right => return Ok(false),
+            Described::Foreign => return Err(ContextError::Foreign(name.to_owned())),
             // What cannot be read as a description is a broken one: ours is better.
-            let there: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            if there["Name"] == name && there["Endpoints"]["docker"]["Host"] == host.as_str() {
-                return Ok(false);
-            }
-            if there["Name"] == name && there["Metadata"]["Description"] != DESCRIPTION {
-                return Err(ContextError::Foreign(name.to_owned()));
-            }
+            Described::Missing | Described::Wrong(_) => {}
         }
+        let host = host_of(socket)?;
+        let path = self.meta_file(name);
         let meta = serde_json::json!({
             "Name": name,
             "Metadata": {"Description": DESCRIPTION},
@@ -187,6 +216,10 @@ impl DockerContext {
         self.dir.join("config.json")
     }
 
+    fn meta_file(&self, name: &str) -> PathBuf {
+        self.meta_dir(name).join("meta.json")
+    }
+
     fn meta_dir(&self, name: &str) -> PathBuf {
         let id: String = Sha256::digest(name).iter().map(|b| format!("{b:02x}")).collect();
         self.dir.join("contexts/meta").join(id)
@@ -203,6 +236,12 @@ impl DockerContext {
         replace(path, text.as_bytes(), mode)
             .map_err(|source| ContextError::Write { path: path.to_owned(), source })
     }
+}
+
+/// The socket as docker writes it.
+fn host_of(socket: &Path) -> Result<String, ContextError> {
+    let host = socket.to_str().ok_or_else(|| ContextError::Socket(socket.to_owned()))?;
+    Ok(format!("unix://{host}"))
 }
 
 fn read(path: &Path) -> Result<Option<String>, ContextError> {

@@ -49,6 +49,26 @@ fn a_context_is_described_where_docker_looks_for_it() {
 }
 
 #[test]
+fn a_look_tells_whose_a_context_is_and_changes_nothing() {
+    let docker = docker(None);
+    let (here, there) = (Path::new("/h/docker.sock"), Path::new("/elsewhere.sock"));
+    let look = |socket| docker.it.look("slipway", socket).expect("looked");
+    assert_eq!(look(here), Described::Missing);
+    assert!(!docker.it.meta_file("slipway").exists());
+    docker.it.ensure("slipway", there).expect("written");
+    assert_eq!(
+        (look(there), look(here)),
+        (Described::Right, Described::Wrong(Some("unix:///elsewhere.sock".into())))
+    );
+    let meta = docker.it.meta_file("slipway");
+    fs::write(&meta, "{").expect("written");
+    assert_eq!(look(here), Described::Wrong(None));
+    let theirs = json!({"Name": "slipway", "Endpoints": {"docker": {"Host": "tcp://x"}}});
+    fs::write(&meta, theirs.to_string()).expect("written");
+    assert_eq!(look(here), Described::Foreign);
+}
+
+#[test]
 fn the_folder_is_named_by_the_sha256_of_the_name() {
     let dir = docker(None).it.meta_dir("abc");
     assert!(dir.ends_with("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"), "{dir:?}");
