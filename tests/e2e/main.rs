@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong ─▶ one machine for all: engine, streams, platforms, cli, ports, publishing, web, network, registries, shares, posix, freshness, events, load ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong, doctor ─▶ one machine for all: engine, streams, platforms, cli, doctor, ports, publishing, web, network, registries, shares, posix, freshness, events, load ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -11,6 +11,7 @@
 mod alone;
 mod cli;
 mod crash;
+mod doctor;
 mod engine;
 mod events;
 mod freshness;
@@ -87,13 +88,14 @@ fn main() -> ExitCode {
             Ok(())
         })
     };
-    let mut trials: Vec<Trial> = wrong::TESTS.iter().copied().map(alone).collect();
+    let mut trials: Vec<Trial> = wrong::TESTS.iter().chain(doctor::WITHOUT).copied().map(alone).collect();
     // What the first daemon told of its start is gone with it, and the tests of ports kill it: `cli` comes before.
     let groups = [
         engine::TESTS,
         streams::TESTS,
         platforms::TESTS,
         cli::TESTS,
+        doctor::TESTS,
         ports::TESTS,
         publishing::TESTS,
         web::TESTS,

@@ -9,8 +9,9 @@ use hyper_util::{client::legacy::Client, rt::TokioIo};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port,
-    Problem, Reset, ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, Version, connect,
+    Bundle, ContextRequest, DiagnoseRequest, DockerSetup, DoctorReport, DoctorRequest, Holdings,
+    ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem, Reset, ResetRequest, Setting,
+    SettingValue, StartRequest, Status, StopRequest, Version, connect,
     exec::{ExecRequest, UPGRADE},
 };
 
@@ -197,6 +198,22 @@ impl ApiClient {
     /// See [`ClientError`].
     pub async fn use_context(&self, request: &ContextRequest) -> Result<DockerSetup, ClientError> {
         self.ask(Method::POST, "/context", Some(request)).await
+    }
+
+    /// Has everything looked at that a machine needs, and mended what is asked for.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn doctor(&self, request: &DoctorRequest) -> Result<DoctorReport, ClientError> {
+        self.ask(Method::POST, "/doctor", Some(request)).await
+    }
+
+    /// Has a diagnostics bundle made; it is sent nowhere.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; a file that is there already is not overwritten.
+    pub async fn diagnose(&self, request: &DiagnoseRequest) -> Result<Bundle, ClientError> {
+        self.ask(Method::POST, "/diagnose", Some(request)).await
     }
 
     /// What a reset would take.

@@ -10,12 +10,14 @@ mod connect;
 #[cfg(windows)]
 #[path = "connect/windows.rs"]
 mod connect;
+mod doctor;
 pub mod exec;
 pub mod log_files;
 mod ports;
 pub mod time;
 mod types;
 
+pub use doctor::{Bundle, Check, CheckState, DaemonSeen, DiagnoseRequest, DoctorReport, DoctorRequest};
 pub use ports::{Port, PortContainer, PortOrigin, PortState};
 pub use slipway_settings::paths;
 pub use types::*;

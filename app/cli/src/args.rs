@@ -86,6 +86,32 @@ pub(crate) enum Verb {
     /// see which ports lead into containers
     #[command(subcommand, after_help = "examples:\n  slipway port ls\n  slipway port ls --json")]
     Port(PortVerb),
+    /// check everything that a machine needs, and say what to do about what is wrong; works without a daemon, too
+    #[command(
+        after_help = "examples:\n  slipway doctor\n  slipway doctor --fix\n  slipway doctor --json\n\nexit code 0 when \
+        all is well or there are only warnings, 1 when a check failed; fixes touch no data"
+    )]
+    Doctor {
+        /// mend what can be mended safely
+        #[arg(long)]
+        fix: bool,
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// write what somebody needs who is to help into one file, without secrets; it is sent nowhere
+    #[command(
+        after_help = "examples:\n  slipway diagnose\n  slipway diagnose --output /tmp/for-the-report.tar.gz\n\nlogs, settings, \
+        status and what `slipway doctor` finds; look into it before you give it away: `tar -tzf FILE`"
+    )]
+    Diagnose {
+        /// file to make, or the folder for it; default: `slipway-diagnose-TIME.tar.gz` here
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// forget settings, data or both; says what is lost and asks
     #[command(
         after_help = "examples:\n  slipway reset --settings\n  slipway reset --data\n  slipway reset --all --yes"
@@ -410,9 +436,19 @@ mod tests {
     #[test]
     fn inner_verbs_are_not_offered() {
         let help = Cli::command().render_long_help().to_string();
-        for verb in
-            ["start", "status", "logs", "shell", "config", "reset", "mount", "context", "env", "completion"]
-        {
+        for verb in [
+            "start",
+            "status",
+            "logs",
+            "shell",
+            "config",
+            "doctor",
+            "reset",
+            "mount",
+            "context",
+            "env",
+            "completion",
+        ] {
             assert!(help.contains(&format!("\n  {verb} ")), "{verb}:\n{help}");
         }
         assert!(!help.contains("(inner)"), "{help}");

@@ -1,12 +1,21 @@
-//! The processes behind the verbs: daemon, shim and share server, as hidden verbs of the same program.
+//! The processes behind the verbs: daemon, shim and share server, as hidden verbs of the same program; and what of the daemon's
+//! a verb does by itself.
 //!
 //! The only file of the CLI that names their crates. Daemon and shim leave their starter's session first: closing the terminal, or
 //! Ctrl-C in it, must not end a machine.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use rustix::process::{getpgid, getppid, setpgid, setsid};
+use slipway_api::{Bundle, DaemonSeen, DoctorReport, Problem, paths::Paths};
+use slipway_daemon::{
+    diagnose,
+    doctor::{self, Fix, Shell, Subject},
+};
 use slipway_shim::{
     drivers,
     server::{self, ShimConfig},
@@ -30,6 +39,39 @@ pub(crate) fn shim(config: &Path) -> ExitCode {
 /// Serves host folders to the machine of the shim that started it.
 pub(crate) fn share() -> ExitCode {
     ended(slipway_share::server::run().map_err(Into::into))
+}
+
+/// Looks at everything as the daemon would, in this process: it is wanted most when no daemon can be had.
+///
+/// # Errors
+/// That of this program itself.
+pub(crate) async fn doctor(
+    paths: &Paths,
+    docker_config: Option<PathBuf>,
+    seen: DaemonSeen,
+    fix: bool,
+) -> Result<DoctorReport, Problem> {
+    let fix = if fix { Fix::All } else { Fix::Only(Vec::new()) };
+    doctor::examine(subject(paths, docker_config, seen), fix).await
+}
+
+/// Makes a diagnostics bundle at `path`, or under a name of its own in the folder that it names.
+///
+/// # Errors
+/// The file is there, or cannot be made.
+pub(crate) async fn bundle(
+    paths: &Paths,
+    docker_config: Option<PathBuf>,
+    seen: DaemonSeen,
+    path: PathBuf,
+) -> Result<Bundle, Problem> {
+    let path = if path.is_dir() { path.join(diagnose::file_name(slipway_api::time::now_ms())) } else { path };
+    diagnose::bundle(subject(paths, docker_config, seen), path).await
+}
+
+fn subject(paths: &Paths, docker_config: Option<PathBuf>, seen: DaemonSeen) -> Subject {
+    let exe = std::env::current_exe().unwrap_or_default();
+    Subject { paths: paths.clone(), exe, docker_config, shell: Some(Shell::of_process()), seen }
 }
 
 fn run_daemon(profile: String) -> anyhow::Result<()> {

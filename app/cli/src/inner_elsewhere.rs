@@ -1,6 +1,11 @@
 //! Where no machine can be run yet: the verbs are there and say so.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use slipway_api::{Bundle, DaemonSeen, DoctorReport, Problem, paths::Paths};
 
 /// Would be the daemon.
 pub(crate) fn daemon(_profile: String) -> ExitCode {
@@ -15,6 +20,36 @@ pub(crate) fn shim(_config: &Path) -> ExitCode {
 /// Would serve host folders.
 pub(crate) fn share() -> ExitCode {
     not_here()
+}
+
+/// Would look at what a machine needs.
+///
+/// # Errors
+/// Always.
+pub(crate) async fn doctor(
+    _paths: &Paths,
+    _docker_config: Option<PathBuf>,
+    _seen: DaemonSeen,
+    _fix: bool,
+) -> Result<DoctorReport, Problem> {
+    Err(elsewhere())
+}
+
+/// Would make a diagnostics bundle.
+///
+/// # Errors
+/// Always.
+pub(crate) async fn bundle(
+    _paths: &Paths,
+    _docker_config: Option<PathBuf>,
+    _seen: DaemonSeen,
+    _path: PathBuf,
+) -> Result<Bundle, Problem> {
+    Err(elsewhere())
+}
+
+fn elsewhere() -> Problem {
+    Problem::new("not-here", "this version of Slipway runs machines on Linux only")
 }
 
 /// The last words go to the log, from where the starter repeats them.

@@ -6,6 +6,8 @@
 mod args;
 mod config;
 mod desktop;
+mod diagnose;
+mod doctor;
 mod follow;
 mod image;
 #[cfg_attr(not(target_os = "linux"), path = "inner_elsewhere.rs")]
@@ -85,6 +87,8 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Context(what) => integrate::context(&session, &what).await,
         Verb::Env { shell } => integrate::env(&session, shell),
         Verb::Version { json } => integrate::version(&session, json).await,
+        Verb::Doctor { fix, json } => doctor::doctor(&session, fix, json).await,
+        Verb::Diagnose { output, json } => diagnose::diagnose(&session, output, json).await,
         Verb::Desktop => desktop::desktop(&session).await,
         Verb::Daemon { .. } => session.ensured().await.map(|_| 0),
         Verb::Completion { .. } | Verb::Man { .. } | Verb::Shim { .. } | Verb::Share => Ok(0),

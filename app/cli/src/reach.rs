@@ -13,7 +13,7 @@ use std::{
 };
 
 use slipway_api::{
-    Problem, Version,
+    DaemonSeen, Problem, Version,
     client::{ApiClient, ClientError},
     paths::{Env, Paths},
 };
@@ -88,6 +88,21 @@ impl Session {
             }
         }
         self.ensured().await
+    }
+
+    /// What can be seen of the daemon, whatever is wrong with it. Starts nothing.
+    pub(crate) async fn seen(&self) -> DaemonSeen {
+        let version = match self.answers().await {
+            Ok(Some(version)) => version,
+            Ok(None) | Err(Fail::NobodyReads) => return DaemonSeen::Nobody,
+            Err(Fail::Problem(problem)) => return DaemonSeen::Silent(problem),
+        };
+        let mounts = async { timeout(ANSWER, self.api.mounts()).await.ok()?.ok() };
+        match tokio::join!(timeout(ANSWER, self.api.status()), mounts) {
+            (Ok(Ok(status)), mounts) => DaemonSeen::Answers { version, status: Box::new(status), mounts },
+            (Ok(Err(error)), _) => DaemonSeen::Silent(error.into_problem()),
+            (Err(_), _) => DaemonSeen::Silent(self.silent("the daemon does not say how things stand")),
+        }
     }
 
     /// Who answers, if anybody does.

@@ -221,6 +221,43 @@ async fn nothing_runs_and_nothing_is_started_to_find_that_out() {
 }
 
 #[tokio::test]
+async fn a_doctor_looks_without_a_daemon_and_makes_nothing() {
+    let home = Home::empty();
+    let (code, out, err) = home.run(&["doctor"]).await;
+    assert_eq!(code, 1, "there is no image: {out}");
+    assert!(out.contains("✗ image ") && out.contains("hint: ") && err.contains("1 failed"), "{out}{err}");
+    let (_, out, _) = home.run(&["doctor", "--json"]).await;
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(report["checks"][0]["id"], "daemon");
+    assert_eq!(std::fs::read_dir(home.dir.path()).expect("list").count(), 0, "nothing was made");
+
+    // One whose daemon is of another mind is told what it says.
+    let home = Home::new();
+    let mut degraded = status("degraded");
+    degraded["problem"] =
+        json!({"code": "x", "message": "events are lost", "causes": ["a limit"], "hint": "raise it"});
+    home.say(degraded, Vec::new());
+    let (_, out, _) = home.run(&["doctor"]).await;
+    assert!(out.contains("events are lost\n") && out.contains("caused by: a limit\n"), "{out}");
+    assert!(out.contains("hint: raise it\n"), "{out}");
+}
+
+#[tokio::test]
+async fn a_bundle_is_one_file_where_it_was_asked_for() {
+    let home = Home::empty();
+    let mut command = home.command(&["diagnose"]);
+    command.current_dir(home.dir.path());
+    let (code, out, err) = ended(command).await;
+    let path = PathBuf::from(out.trim_end());
+    assert!(code == 0 && path.is_file() && err.contains("nothing was sent"), "{out}{err}");
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(name.starts_with("slipway-diagnose-") && name.ends_with("Z.tar.gz"), "{name}");
+    assert_eq!(std::fs::read_dir(home.dir.path()).expect("list").count(), 1, "nothing else was made");
+    let (code, _, err) = home.run(&["diagnose", "-o", path.to_str().expect("text")]).await;
+    assert!(code == 1 && err.contains("is there already") && err.contains("hint: "), "{err}");
+}
+
+#[tokio::test]
 async fn wrong_profiles_and_usage_are_told() {
     let home = Home::empty();
     let (code, _, err) = home.run(&["status", "--profile", "a/b"]).await;

@@ -14,8 +14,9 @@ use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use slipway_api::{
-    ContextRequest, DockerSetup, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port,
-    Problem, ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
+    Bundle, ContextRequest, DaemonSeen, DiagnoseRequest, DockerSetup, DoctorReport, DoctorRequest, Holdings,
+    ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem, ResetRequest, Setting,
+    SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
     exec::{ExecRequest, UPGRADE},
     log_files,
     paths::Paths,
@@ -27,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
-use crate::{Context, config, exec, holdings, owner::Owner, setup};
+use crate::{Context, config, diagnose, doctor, exec, holdings, owner::Owner, setup};
 
 /// What every answer is made from.
 #[derive(Debug, Clone)]
@@ -63,6 +64,8 @@ fn router(app: App) -> Router {
         .route("/ports", get(ports))
         .route("/ports/watch", get(watch_ports))
         .route("/context", post(use_context))
+        .route("/doctor", post(examine))
+        .route("/diagnose", post(diagnose))
         .route("/holdings", get(holding))
         .route("/reset", post(reset))
         .route("/image", post(install_image))
@@ -86,7 +89,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         info(title = "Slipway", description = "The control API of one profile, over `api.sock`."),
         servers((url = "/v1")),
         paths(version, status, watch_status, start, stop, pause, resume, quit, settings, set, unset, logs, ports, watch_ports,
-              use_context, holding, reset,
+              use_context, examine, diagnose, holding, reset,
               install_image, run, mounts, add_mount, remove_mount)
     )]
     struct Document;
@@ -107,7 +110,7 @@ impl IntoResponse for Refusal {
         let status = match self.0.code.as_str() {
             "not-found" => StatusCode::NOT_FOUND,
             "bad-request" | "mount-path" | "settings-wrong" | "settings-too-much" => StatusCode::BAD_REQUEST,
-            "busy" | "machine-runs" | "not-running" | "image-key" => StatusCode::CONFLICT,
+            "busy" | "machine-runs" | "not-running" | "image-key" | "file-exists" => StatusCode::CONFLICT,
             "daemon-ending" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -142,13 +145,16 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 #[utoipa::path(get, path = "/version", responses((status = 200, body = Version)))]
 async fn version(Shared(app): Shared<App>) -> Json<Version> {
-    let status = app.owner.status.borrow().clone();
-    Json(Version {
+    Json(version_of(&app.owner.status.borrow()))
+}
+
+fn version_of(status: &Status) -> Version {
+    Version {
         slipway: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
-        engine: status.engine,
-        image: status.image,
-    })
+        engine: status.engine.clone(),
+        image: status.image.clone(),
+    }
 }
 
 #[utoipa::path(get, path = "/status", responses((status = 200, body = Status)))]
@@ -292,6 +298,32 @@ async fn use_context(Shared(app): Shared<App>, Asked(request): Asked<ContextRequ
     let done = DockerSetup { context: setup::context_name(&app.context.paths), current, problem: None };
     app.owner.docker(done.clone()).await;
     Ok(Json(done))
+}
+
+/// What the doctor looks at when the daemon itself is asked.
+async fn subject(app: &App, docker_config: Option<std::path::PathBuf>) -> doctor::Subject {
+    let status = app.owner.status.borrow().clone();
+    let version = version_of(&status);
+    let mounts = app.context.shares.list().await.ok();
+    doctor::Subject {
+        paths: app.context.paths.clone(),
+        exe: app.context.exe.clone(),
+        docker_config,
+        shell: None,
+        seen: DaemonSeen::Answers { version, status: Box::new(status), mounts },
+    }
+}
+
+#[utoipa::path(post, path = "/doctor", request_body = DoctorRequest, responses((status = 200, body = DoctorReport)))]
+async fn examine(Shared(app): Shared<App>, Asked(request): Asked<DoctorRequest>) -> Answer<DoctorReport> {
+    let subject = subject(&app, request.docker_config).await;
+    Ok(Json(doctor::examine(subject, doctor::Fix::Only(request.fix)).await?))
+}
+
+#[utoipa::path(post, path = "/diagnose", request_body = DiagnoseRequest, responses((status = 200, body = Bundle), (status = 409, body = Problem)))]
+async fn diagnose(Shared(app): Shared<App>, Asked(request): Asked<DiagnoseRequest>) -> Answer<Bundle> {
+    let subject = subject(&app, request.docker_config).await;
+    Ok(Json(diagnose::bundle(subject, request.path).await?))
 }
 
 #[utoipa::path(get, path = "/holdings", responses((status = 200, body = Holdings)))]

@@ -27,11 +27,12 @@ const SHIM: Duration = Duration::from_secs(30);
 /// How long a machine that is to end gets before it is killed.
 const GRACE: Duration = Duration::from_secs(3);
 /// Free bytes on the host below which a machine is not started: its disk could not grow.
-const ROOM: u64 = 256 << 20;
+pub(crate) const ROOM: u64 = 256 << 20;
 /// Lines of a log that go with a failure.
 const SLICE: usize = 12;
 /// The VM program.
-const QEMU: &str = if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" };
+pub(crate) const QEMU: &str =
+    if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" };
 
 /// A machine, and the view of its inside.
 #[derive(Debug)]
@@ -224,7 +225,7 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn find_qemu() -> Result<(), Problem> {
+pub(crate) fn find_qemu() -> Result<(), Problem> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if std::env::split_paths(&path).any(|dir| dir.join(QEMU).is_file()) {
         return Ok(());

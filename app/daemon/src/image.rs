@@ -28,7 +28,7 @@ fn io_problem(act: &str, path: &Path, error: &io::Error) -> Problem {
 }
 
 /// The image that a package brought along with the program.
-fn packaged(exe: &Path) -> Option<PathBuf> {
+pub(crate) fn packaged(exe: &Path) -> Option<PathBuf> {
     let dir = exe.parent()?.parent()?.join("share/slipway/image");
     dir.join(MANIFEST).is_file().then_some(dir)
 }

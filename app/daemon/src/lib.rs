@@ -15,7 +15,9 @@ mod board;
 mod boot;
 mod config;
 mod configure;
+pub mod diagnose;
 pub mod docker_context;
+pub mod doctor;
 mod engine;
 mod exec;
 mod guest;
@@ -27,6 +29,7 @@ mod names;
 mod owner;
 mod policy;
 mod ports;
+mod redact;
 mod setup;
 mod shares;
 

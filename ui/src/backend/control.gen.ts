@@ -20,6 +20,38 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/diagnose": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["diagnose"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/doctor": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["examine"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/exec": {
         parameters: {
             query?: never;
@@ -328,10 +360,51 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** @description A diagnostics bundle. */
+        Bundle: {
+            /**
+             * Format: int64
+             * @description Its size.
+             */
+            bytes: number;
+            /** @description What is in it. */
+            files: string[];
+            /** @description The file. */
+            path: string;
+        };
+        /** @description One thing that was looked at. */
+        Check: {
+            /** @description Why, outermost first. */
+            causes?: string[];
+            /** @description A fix can be asked for: `slipway doctor --fix`. */
+            fixable?: boolean;
+            /** @description It was not as it should be, and has just been mended. */
+            fixed?: boolean;
+            /** @description What to do. */
+            hint?: string | null;
+            /** @description Stable, for machines: `docker-context`. */
+            id: string;
+            /** @description What was found, in a line. */
+            message: string;
+            /** @description How it went. */
+            state: components["schemas"]["CheckState"];
+        };
+        /**
+         * @description How a check went.
+         * @enum {string}
+         */
+        CheckState: "ok" | "warning" | "failed" | "not-applicable";
         /** @description A folder of docker's configuration. */
         ContextRequest: {
             /** @description `~/.docker`, or what `DOCKER_CONFIG` says. */
             docker_config: string;
+        };
+        /** @description Where to put a diagnostics bundle. */
+        DiagnoseRequest: {
+            /** @description The folder of the caller's docker configuration; its secrets are known then, and taken out. */
+            docker_config?: string | null;
+            /** @description The file that is made: an absolute path, at which nothing is yet. */
+            path: string;
         };
         /** @description How the host's `docker` is set up. */
         DockerSetup: {
@@ -340,6 +413,22 @@ export interface components {
             /** @description Whether it is the current one. */
             current: boolean;
             problem?: components["schemas"]["Problem"] | null;
+        };
+        /** @description Everything that was looked at. */
+        DoctorReport: {
+            /** @description Always the same checks, in the same order. */
+            checks: components["schemas"]["Check"][];
+            /** @description The profile. */
+            profile: string;
+            /** @description Version of whoever looked. */
+            slipway: string;
+        };
+        /** @description What to look at and to mend. */
+        DoctorRequest: {
+            /** @description The folder of the caller's docker configuration; none: it is not looked at. */
+            docker_config?: string | null;
+            /** @description Checks, by their ids, that are to be mended if they can be. */
+            fix?: string[];
         };
         /** @description What to run. */
         ExecRequest: {
@@ -672,6 +761,60 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["DockerSetup"];
+                };
+            };
+        };
+    };
+    diagnose: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DiagnoseRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Bundle"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    examine: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["DoctorRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DoctorReport"];
                 };
             };
         };
