@@ -141,6 +141,13 @@ export const fixtures = {
   buildSteps: steps(false),
   failedSteps: steps(true),
   settings,
+  checks: [
+    { id: "daemon", state: "ok", message: "answers: 0.1.0, process 4100", fixable: false, fixed: false },
+    { id: "qemu", state: "ok", message: "7.2.22", fixable: false, fixed: false },
+    { id: "acceleration", state: "warning", message: "no hardware acceleration: everything works, several times slower", causes: ["this user may not open /dev/kvm"], hint: "`sudo usermod -aG kvm $USER`, then log in anew", fixable: false, fixed: false },
+    { id: "docker-context", state: "failed", message: "the docker context `slipway` leads elsewhere", causes: ["its engine is `unix:///old.sock`"], hint: "`slipway doctor --fix` sets it right", fixable: true, fixed: false },
+    { id: "docker-environment", state: "not-applicable", message: "only `slipway doctor` in a terminal sees what its shell has set", fixable: false, fixed: false },
+  ],
   holdings: { data_disk: "/home/anna/.slipway/machine/data.raw", data_bytes: 6_400_000_000, settings: ["machine.memory"] },
   mounts: {
     mounts: [

@@ -205,6 +205,12 @@ real("a shell in the machine and the logs of its parts are there", async () => {
   await page.locator(".line", { hasText: "API listen" }).or(page.locator(".line").first()).first().waitFor();
 });
 
+real("the doctor looks at the real machine and finds nothing that failed", async () => {
+  await go("/troubleshoot/checks");
+  await page.getByRole("list", { name: "Checks" }).getByText("QEMU").waitFor();
+  assert.equal(await page.getByRole("list", { name: "Checks" }).getByText(", failed:").count(), 0);
+});
+
 real("a setting is kept, refused with its reason, and put back", async () => {
   await go("/settings/advanced");
   const field = page.getByRole("textbox", { name: "Stop timeout" });

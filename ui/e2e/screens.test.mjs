@@ -245,7 +245,7 @@ onPage("every screen is reached and worked by keyboard alone", {}, async ({ page
   await page.getByRole("region", { name: "slipway-welcome" }).waitFor({ state: "detached" });
 });
 
-const PLACES = ["/containers", "/images", "/volumes", "/networks", "/builds", "/settings", "/settings/resources", "/settings/folders", "/settings/network", "/settings/engine", "/settings/image", "/settings/advanced", "/troubleshoot", "/troubleshoot/logs", "/troubleshoot/shell", "/troubleshoot/reset", ...["logs", "terminal", "stats", "files", "inspect", "mounts"].map((tab) => `/containers/${api}/${tab}`), `/images/${encodeURIComponent(`sha256:${hex(201)}`)}`, "/volumes/shop_pgdata", `/networks/${hex(103)}`];
+const PLACES = ["/containers", "/images", "/volumes", "/networks", "/builds", "/settings", "/settings/resources", "/settings/folders", "/settings/network", "/settings/engine", "/settings/image", "/settings/advanced", "/troubleshoot", "/troubleshoot/checks", "/troubleshoot/logs", "/troubleshoot/shell", "/troubleshoot/reset", ...["logs", "terminal", "stats", "files", "inspect", "mounts"].map((tab) => `/containers/${api}/${tab}`), `/images/${encodeURIComponent(`sha256:${hex(201)}`)}`, "/volumes/shop_pgdata", `/networks/${hex(103)}`];
 async function violations(page) {
   await page.addScriptTag({ content: axe }).catch(() => page.evaluate(axe));
   const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
@@ -302,6 +302,43 @@ onPage("300 hostile names and labels are text", {
   }
   await page.evaluate(() => (location.hash = "/volumes"));
   await page.getByRole("row", { name: EVIL[0] }).first().waitFor();
+});
+
+onPage("what the doctor finds stands by its weight, and is mended from its line", { hash: "/troubleshoot/checks" }, async ({ page, target }) => {
+  const list = page.getByRole("list", { name: "Checks" });
+  await page.getByText("2 things want a look").waitFor();
+  const lines = await list.getByRole("listitem").allTextContents();
+  assert.match(lines[0], /docker context, failed: the docker context slipway leads elsewhere/);
+  assert.match(lines[1], /Hardware acceleration, warning:.*this user may not open \/dev\/kvm.*sudo usermod -aG kvm/s);
+  assert.equal(lines.length, 5);
+  // Only what can be mended has a button, and it says whose it is.
+  assert.equal(await list.getByRole("button").count(), 1);
+  await list.getByRole("button", { name: "Fix: docker context" }).click();
+  await page.getByText("docker context: mended").waitFor();
+  await page.getByText("1 thing wants a look").waitFor();
+  assert.equal(await list.getByRole("button").count(), 0);
+  assert.deepEqual(target.acts.filter((a) => a.path === "/v1/doctor").map((a) => a.body), [
+    { fix: [], docker_config: "/home/anna/.docker" },
+    { fix: ["docker-context"], docker_config: "/home/anna/.docker" },
+  ]);
+  target.unreachable = true;
+  await page.getByRole("button", { name: "Check again" }).click();
+  await page.getByText("In a terminal, slipway doctor can").waitFor();
+});
+
+onPage("diagnostics are saved where the person says, and onto no file that is there", { hash: "/troubleshoot/checks", script: { taken: "/home/anna/mine.tar.gz" } }, async ({ page, target }) => {
+  const save = async (path) => {
+    await page.getByRole("button", { name: "Save diagnostics…" }).click();
+    const field = page.getByLabel("Path on this computer");
+    assert.match(await field.inputValue(), /^slipway-diagnose-\d{8}T\d{6}Z\.tar\.gz$/);
+    await field.fill(path);
+    await page.getByRole("button", { name: "Choose", exact: true }).click();
+  };
+  await save("/home/anna/mine.tar.gz");
+  await page.getByText("is there already").waitFor();
+  await save("/home/anna/bundle.tar.gz");
+  await page.getByText("Diagnostics saved to /home/anna/bundle.tar.gz").waitFor();
+  assert.deepEqual(target.acts.at(-1).body, { path: "/home/anna/bundle.tar.gz", docker_config: "/home/anna/.docker" });
 });
 
 onPage("a volume is cloned under another name, exported and removed with a word about what is lost", { hash: "/volumes" }, async ({ page, target }) => {

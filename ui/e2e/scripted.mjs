@@ -78,6 +78,15 @@ export class Scripted {
       if (setting.needs_restart) this.setStatus({ pending_settings: [setting.name] });
       return setting;
     }
+    if (path === "/doctor") {
+      const checks = this.checks.map((check) => ({ ...check }));
+      for (const check of this.checks.filter((c) => c.fixable && body.fix.includes(c.id))) Object.assign(check, { state: "ok", message: "`slipway` is the current one", causes: [], hint: null, fixable: false });
+      return { slipway: "0.1.0", profile: "default", checks: this.checks.map((check, i) => ({ ...check, fixed: check.state !== checks[i].state })) };
+    }
+    if (path === "/diagnose") {
+      if (this.taken === body.path) throw Object.assign(NO(409, `\`${body.path}\` is there already`), { code: "file-exists", hint: "choose another name, or move it away" });
+      return { path: body.path, bytes: 48_000, files: ["manifest.json"] };
+    }
     if (path === "/holdings") return this.holdings;
     if (path === "/mounts") {
       if (method === "POST") this.mounts.mounts.push({ ...body, guest_path: body.path, origin: "added", watched: [] });

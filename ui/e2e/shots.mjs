@@ -36,6 +36,7 @@ const scenes = [
   ["settings-engine", { hash: "/settings/engine" }],
   ["settings-image", { hash: "/settings/image" }],
   ["troubleshoot", { hash: "/troubleshoot" }],
+  ["troubleshoot-checks", { hash: "/troubleshoot/checks" }],
   ["troubleshoot-logs", { hash: "/troubleshoot/logs" }],
   ["troubleshoot-reset", { hash: "/troubleshoot/reset" }],
   ["palette", { do: async (p) => (await p.keyboard.press("Control+k"), p.keyboard.type("shop")) }],

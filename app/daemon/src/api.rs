@@ -316,8 +316,17 @@ async fn subject(app: &App, docker_config: Option<std::path::PathBuf>) -> doctor
 
 #[utoipa::path(post, path = "/doctor", request_body = DoctorRequest, responses((status = 200, body = DoctorReport)))]
 async fn examine(Shared(app): Shared<App>, Asked(request): Asked<DoctorRequest>) -> Answer<DoctorReport> {
-    let subject = subject(&app, request.docker_config).await;
-    Ok(Json(doctor::examine(subject, doctor::Fix::Only(request.fix)).await?))
+    let subject = subject(&app, request.docker_config.clone()).await;
+    let report = doctor::examine(subject, doctor::Fix::Only(request.fix)).await?;
+    let mended = report.checks.iter().any(|check| check.fixed && check.id == doctor::DOCKER_CONTEXT);
+    if let Some(dir) = request.docker_config.filter(|_| mended) {
+        // The status tells of it, too. Nothing is left to be written.
+        let context = Arc::clone(&app.context);
+        let current = blocking(move || setup::point(&context.paths, &dir, false)).await??;
+        let context = setup::context_name(&app.context.paths);
+        app.owner.docker(DockerSetup { context, current, problem: None }).await;
+    }
+    Ok(Json(report))
 }
 
 #[utoipa::path(post, path = "/diagnose", request_body = DiagnoseRequest, responses((status = 200, body = Bundle), (status = 409, body = Problem)))]

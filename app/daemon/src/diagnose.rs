@@ -9,8 +9,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +18,6 @@ use flate2::{Compression, write::GzEncoder};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 use serde_json::Value;
 use slipway_api::{Bundle, DaemonSeen, DoctorReport, Problem, State, UNITS, time};
@@ -345,14 +343,12 @@ fn write(path: &Path, files: &[(String, Vec<u8>)]) -> Result<Bundle, Problem> {
             .hint("choose a folder that is there and can be written: `slipway diagnose --output FILE`")
     };
     let dir = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let aside = dir.join(format!(".{name}.slipway-{}", std::process::id()));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let folder = name.trim_end_matches(".gz").trim_end_matches(".tar").trim_end_matches(".tgz");
+    // For this user alone, as the temporary file is; gone again if anything fails.
     let packed = || {
-        // A rest of a process that had our number and died.
-        let _ = std::fs::remove_file(&aside);
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
-        let mut archive = tar::Builder::new(GzEncoder::new(file, Compression::default()));
-        let folder = name.trim_end_matches(".gz").trim_end_matches(".tar").trim_end_matches(".tgz");
+        let aside = tempfile::Builder::new().prefix(".slipway-diagnose-").tempfile_in(dir)?;
+        let mut archive = tar::Builder::new(GzEncoder::new(aside, Compression::default()));
         let now = time::now_ms() / 1000;
         for (name, bytes) in files {
             let mut header = tar::Header::new_gnu();
@@ -361,12 +357,11 @@ fn write(path: &Path, files: &[(String, Vec<u8>)]) -> Result<Bundle, Problem> {
             header.set_mtime(now);
             archive.append_data(&mut header, format!("{folder}/{name}"), bytes.as_slice())?;
         }
-        let mut file = archive.into_inner()?.finish()?;
-        file.flush()?;
-        file.sync_all()?;
-        let bytes = file.metadata()?.len();
-        put(&aside, path)?;
-        io::Result::Ok(bytes)
+        let aside = archive.into_inner()?.finish()?;
+        aside.as_file().sync_all()?;
+        // Never onto a file, also not onto one that came meanwhile.
+        let file = aside.persist_noclobber(path).map_err(|failed| failed.error)?;
+        file.metadata().map(|found| found.len())
     };
     match packed() {
         Ok(bytes) => Ok(Bundle {
@@ -374,24 +369,8 @@ fn write(path: &Path, files: &[(String, Vec<u8>)]) -> Result<Bundle, Problem> {
             bytes,
             files: files.iter().map(|(name, _)| name.clone()).collect(),
         }),
-        Err(error) => {
-            let _ = std::fs::remove_file(&aside);
-            Err(if error.kind() == io::ErrorKind::AlreadyExists { taken(path) } else { failed(error) })
-        }
-    }
-}
-
-/// Renames, never onto a file.
-fn put(from: &Path, to: &Path) -> io::Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        // A file system that knows no such renaming.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            if to.symlink_metadata().is_ok() {
-                return Err(io::ErrorKind::AlreadyExists.into());
-            }
-            std::fs::rename(from, to)
-        }
-        done => done.map_err(Into::into),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken(path)),
+        Err(error) => Err(failed(error)),
     }
 }
 

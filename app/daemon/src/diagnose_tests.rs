@@ -118,7 +118,7 @@ async fn a_bundle_without_a_daemon_has_all_that_is_there_and_no_secret() {
     assert!(files["doctor.json"].contains("\"leftovers\"") && files.contains_key("machine/shim.json"));
     let rest = fs::read_dir(home.dir.path())
         .expect("list")
-        .filter(|f| f.as_ref().is_ok_and(|f| f.file_name().to_string_lossy().contains(".slipway-")));
+        .filter(|f| f.as_ref().is_ok_and(|f| f.file_name().to_string_lossy().starts_with(".slipway-")));
     assert_eq!(rest.count(), 0, "nothing is left aside");
 }
 

@@ -130,6 +130,9 @@ const fn looks(id: &'static str, look: Look) -> Examination {
     Examination { id, look, mend: None }
 }
 
+/// The check whose fix the status tells of.
+pub(crate) const DOCKER_CONTEXT: &str = "docker-context";
+
 /// All of them. Ids are for ever.
 const CHECKS: &[Examination] = &[
     looks("daemon", parts::daemon),
@@ -147,7 +150,7 @@ const CHECKS: &[Examination] = &[
     looks("sockets", files::sockets),
     Examination { id: "leftovers", look: files::leftovers, mend: Some(files::mend_leftovers) },
     looks("docker-cli", docker::cli),
-    Examination { id: "docker-context", look: docker::context, mend: Some(docker::mend_context) },
+    Examination { id: DOCKER_CONTEXT, look: docker::context, mend: Some(docker::mend_context) },
     looks("docker-environment", docker::environment),
 ];
 

@@ -223,6 +223,7 @@ fn screens(day: &mut Day) {
         ("settings-engine", "#/settings/engine".into(), "Engine"),
         ("settings-image", "#/settings/image".into(), "Guest image"),
         ("settings-advanced", "#/settings/advanced".into(), "Stop timeout"),
+        ("troubleshoot-checks", "#/troubleshoot/checks".into(), "QEMU"),
         ("troubleshoot-logs", "#/troubleshoot/logs".into(), "dockerd"),
         ("troubleshoot-shell", "#/troubleshoot/shell".into(), "Shell"),
         ("troubleshoot-reset", "#/troubleshoot/reset".into(), "Reset"),

@@ -9,6 +9,8 @@ export type Port = Schemas["Port"];
 export type Mounts = Schemas["Mounts"];
 export type Mount = Schemas["Mount"];
 export type Holdings = Schemas["Holdings"];
+export type Check = Schemas["Check"];
+export type DoctorReport = Schemas["DoctorReport"];
 export type LogLine = Schemas["LogLine"];
 export type MachineInfo = Schemas["Machine"];
 

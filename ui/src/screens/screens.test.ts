@@ -1,5 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
-import type { Setting } from "../backend";
+import type { Check, Setting } from "../backend";
 import type { Container } from "../engine/types";
 import { rank, type Entry } from "../shell/palette-entries";
 import { readUsage } from "../state/meters.svelte";
@@ -14,6 +14,7 @@ import { LayerProgress } from "./images/layers";
 import { config, emptyForm, mistakes, offer, words } from "./images/run-config";
 import { jsonObjectMistake } from "./settings/daemon-json";
 import { kindOf, sectionOf } from "./settings/kinds";
+import { bundleName, bySeverity, mendable } from "./troubleshoot/doctor";
 
 const container = (name: string, State: string, project?: string, more: Partial<Container> = {}): Container =>
   ({ Id: `id-${name}`, Names: [`/${name}`], Image: "img:1", State, Status: "", Created: 1, Ports: [], Labels: project ? { "com.docker.compose.project": project } : {}, ...more }) as Container;
@@ -147,4 +148,18 @@ it("a log that is followed anew loses no line that came just before", () => {
   expect(asked.mock.calls.map((call) => call[3])).toEqual([undefined, nextNanosecond("2026-11-27T00:00:00.5Z")]);
   expect(shown).toEqual(["first"]);
   asked.mockRestore();
+});
+
+describe("what the doctor finds", () => {
+  const check = (id: string, state: Check["state"], fixable = false): Check => ({ id, state, message: "", fixable, fixed: false });
+  it("is read by its weight, and else in the doctor's order", () => {
+    const all = [check("a", "ok"), check("b", "not-applicable"), check("c", "warning"), check("d", "failed"), check("e", "ok")];
+    expect(bySeverity(all).map((c) => c.id)).toEqual(["d", "c", "a", "e", "b"]);
+  });
+  it("has a fix only where something is wrong", () => {
+    expect([check("a", "ok", true), check("b", "warning", true), check("c", "failed")].map(mendable)).toEqual([false, true, false]);
+  });
+  it("goes into a file that is named as the command names it", () => {
+    expect(bundleName(new Date("2026-11-24T09:30:00.123Z"))).toBe("slipway-diagnose-20261124T093000Z.tar.gz");
+  });
 });

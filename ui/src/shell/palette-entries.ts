@@ -1,5 +1,6 @@
 // What the palette reaches: screens, the machine, and every object with what can be done to it.
 import type { Component } from "svelte";
+import FileDown from "@lucide/svelte/icons/file-down";
 import Pause from "@lucide/svelte/icons/pause";
 import Play from "@lucide/svelte/icons/play";
 import Power from "@lucide/svelte/icons/power";
@@ -7,6 +8,7 @@ import RotateCw from "@lucide/svelte/icons/rotate-cw";
 import ScrollText from "@lucide/svelte/icons/scroll-text";
 import Square from "@lucide/svelte/icons/square";
 import SquareTerminal from "@lucide/svelte/icons/square-terminal";
+import Stethoscope from "@lucide/svelte/icons/stethoscope";
 import SunMoon from "@lucide/svelte/icons/sun-moon";
 import { isUp, nameOf } from "../engine/containers";
 import { shortId, tagsOf } from "../engine/images";
@@ -15,6 +17,7 @@ import { look, THEMES } from "../state/look.svelte";
 import { machine } from "../state/machine.svelte";
 import { route, SCREENS } from "../state/route.svelte";
 import { actOn } from "../screens/containers/acts";
+import { saveDiagnostics } from "../screens/troubleshoot/doctor";
 import { confirmRestart, confirmStop } from "./machine-acts";
 import { t } from "../texts";
 import { icons } from "./nav";
@@ -63,6 +66,8 @@ function machineActs(): Entry[] {
             entry("machine/stop", t.troubleshoot.stop, Power, () => void confirmStop()),
           ]
         : [entry("machine/start", t.machine.startSlipway, Power, () => void machine.start())]),
+    entry("machine/checks", t.troubleshoot.checks.open, Stethoscope, () => route.go("troubleshoot", "checks")),
+    entry("machine/diagnose", t.troubleshoot.checks.save, FileDown, () => void saveDiagnostics()),
     entry("machine/logs", t.machine.showLogs, ScrollText, () => route.go("troubleshoot", "logs")),
     ...THEMES.map((theme) => entry(`theme/${theme}`, `${t.settings.theme}: ${t.settings.themes[theme].toLowerCase()}`, SunMoon, () => look.set(theme))),
   ];

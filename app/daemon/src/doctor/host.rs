@@ -158,13 +158,9 @@ fn acceleration_of(
 }
 
 pub(super) fn memory(ward: &Ward) -> Finding {
-    let settings = match &ward.settings {
-        Ok(settings) => settings,
-        // More than there is: the settings cannot hold here, for this or another reason.
-        Err(problem) if problem.code == "settings-too-much" => {
-            return Finding::of(CheckState::Failed, problem.clone());
-        }
-        Err(_) => return Finding::not_applicable("the settings do not say how much the machine is to have"),
+    // Also when they ask for more than there is: that is told once, by the check of the settings.
+    let Ok(settings) = &ward.settings else {
+        return Finding::not_applicable("the settings that there are cannot hold here");
     };
     let runs = matches!(&ward.subject.seen, DaemonSeen::Answers { status, .. }
         if !matches!(status.state, State::Stopped | State::Failed));
