@@ -1,12 +1,15 @@
 //! Whether everything is there that a machine needs. Looks by itself, so that it says most when nothing runs.
 
-use slipway_api::{Check, CheckState, DaemonSeen, DoctorReport};
+use slipway_api::{Check, CheckState, DaemonSeen, DoctorReport, DoctorRequest};
 
 use crate::{
     inner,
     reach::{Session, docker_config},
     say::{Fail, Paint, clean},
 };
+
+/// The check whose state the daemon tells, too.
+const DOCKER_CONTEXT: &str = "docker-context";
 
 /// Looks, mends if asked, and prints what was found.
 ///
@@ -27,7 +30,19 @@ pub(crate) async fn doctor(session: &Session, fix: bool, json: bool) -> Result<u
             _ => session.seen().await,
         };
     }
-    let report = inner::doctor(&session.paths, docker_config().ok(), seen, fix).await?;
+    let dir = docker_config().ok();
+    // What the daemon tells of it mends itself: else window and tray would go on showing how it was.
+    let by_daemon = match &seen {
+        DaemonSeen::Answers { .. } if fix => {
+            let request = DoctorRequest { fix: vec![DOCKER_CONTEXT.into()], docker_config: dir.clone() };
+            session.ensured().await?.doctor(&request).await.ok()
+        }
+        _ => None,
+    };
+    let mut report = inner::doctor(&session.paths, dir, seen, fix).await?;
+    for mended in by_daemon.iter().flat_map(|report| &report.checks).filter(|check| check.fixed) {
+        report.checks.iter_mut().filter(|check| check.id == mended.id).for_each(|check| check.fixed = true);
+    }
     if json {
         session.say.json(&report)?;
     } else if !session.say.quiet() {

@@ -151,6 +151,7 @@ const CHECKS: &[Examination] = &[
     Examination { id: "leftovers", look: files::leftovers, mend: Some(files::mend_leftovers) },
     looks("docker-cli", docker::cli),
     Examination { id: DOCKER_CONTEXT, look: docker::context, mend: Some(docker::mend_context) },
+    looks("docker-credentials", docker::credentials),
     looks("docker-environment", docker::environment),
 ];
 

@@ -112,6 +112,14 @@ fn install_beside(
     Ok(installed)
 }
 
+/// The plugins that the person's `docker` does not find.
+pub(crate) fn plugins_missing(docker_config_dir: &Path) -> Vec<&'static str> {
+    let own = docker_config_dir.join("cli-plugins");
+    let dirs: Vec<PathBuf> =
+        SYSTEM_PLUGINS.iter().map(PathBuf::from).chain(extra(docker_config_dir)).chain([own]).collect();
+    PLUGINS.into_iter().filter(|plugin| !dirs.iter().any(|dir| runs(&dir.join(plugin)))).collect()
+}
+
 /// Folders that the person told docker to look for plugins in, as Homebrew asks people to.
 fn extra(docker_config_dir: &Path) -> Vec<PathBuf> {
     let config = fs::read(docker_config_dir.join("config.json")).unwrap_or_default();
@@ -120,7 +128,8 @@ fn extra(docker_config_dir: &Path) -> Vec<PathBuf> {
     dirs.iter().filter_map(|d| d.as_str()).map(PathBuf::from).collect()
 }
 
-fn runs(file: &Path) -> bool {
+/// Whether it is a program.
+pub(crate) fn runs(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 

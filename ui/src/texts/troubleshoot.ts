@@ -33,6 +33,7 @@ export const troubleshoot = {
       leftovers: "Leftovers",
       "docker-cli": "docker command",
       "docker-context": "docker context",
+      "docker-credentials": "docker logins",
       "docker-environment": "Shell environment",
     } as Record<string, string>,
   },

@@ -1,22 +1,36 @@
 //! The person's own `docker`: whether it is there, and whether it speaks to this machine's engine.
 
-use std::{os::unix::fs::PermissionsExt, path::Path};
+use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use slipway_api::{CheckState, Problem};
 
 use super::{Finding, Shell, Ward, told};
 use crate::{
     docker_context::{Described, DockerContext},
+    host_tools::{self, runs},
     setup,
 };
 
-pub(super) fn cli(ward: &Ward) -> Finding {
+/// The program of that name in the folders of PATH.
+fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let runs = |file: &Path| {
-        std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| runs(file))
+}
+
+pub(super) fn cli(ward: &Ward) -> Finding {
+    let installs = ward.settings.as_ref().is_ok_and(|settings| settings.install_cli);
+    let brought = |found: Finding| match installs {
+        true => found.hint("the next `slipway start` brings what is missing"),
+        false => found
+            .hint("`slipway config set docker.install-cli true`, and the next start brings what is missing"),
     };
-    if let Some(file) = std::env::split_paths(&path).map(|dir| dir.join("docker")).find(|file| runs(file)) {
-        return Finding::ok(told(&file));
+    if let Some(file) = on_path("docker") {
+        let missing = ward.subject.docker_config.as_deref().map(host_tools::plugins_missing);
+        return match missing.unwrap_or_default().as_slice() {
+            [] => Finding::ok(told(&file)),
+            missing => brought(Finding::warning(format!("`docker` does not find {}", missing.join(" and ")))),
+        };
     }
     let ours = ward.paths().bin_dir();
     if runs(&ours.join("docker")) {
@@ -27,11 +41,39 @@ pub(super) fn cli(ward: &Ward) -> Finding {
                 ours.display()
             ));
     }
-    let found = Finding::warning("there is no `docker` on this computer");
-    match &ward.settings {
-        Ok(settings) if settings.install_cli => found.hint("`slipway start` brings one"),
-        _ => found.hint("`slipway config set docker.install-cli true`, and the next start brings one"),
-    }
+    brought(Finding::warning("there is no `docker` on this computer"))
+}
+
+/// Programs that docker is told to ask for logins: other products leave their names behind when they go.
+pub(super) fn credentials(ward: &Ward) -> Finding {
+    let Some(dir) = &ward.subject.docker_config else {
+        return Finding::not_applicable("docker's configuration is not known");
+    };
+    let file = dir.join("config.json");
+    // One that cannot be read or understood is told by the context's check.
+    let config = std::fs::read(&file).ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok());
+    credentials_of(&config.unwrap_or_default(), &file, |helper| on_path(helper).is_some())
+}
+
+fn credentials_of(config: &Value, file: &Path, is_there: impl Fn(&str) -> bool) -> Finding {
+    let one = config["credsStore"].as_str().map(|name| ("credsStore", name));
+    let others = config["credHelpers"].as_object().into_iter().flatten();
+    let others = others.filter_map(|(_, name)| Some(("credHelpers", name.as_str()?)));
+    let asked: Vec<(&str, &str)> =
+        one.into_iter().chain(others).filter(|(_, name)| !name.is_empty()).collect();
+    let program = |name: &str| format!("docker-credential-{name}");
+    let Some((place, name)) = asked.iter().find(|(_, name)| !is_there(&program(name))) else {
+        return Finding::ok(match asked.len() {
+            0 => "logins are in docker's own configuration".to_owned(),
+            _ => "the programs that keep logins are there".to_owned(),
+        });
+    };
+    Finding::failed(format!("`docker` asks `{}` for logins, and it is not there", program(name)))
+        .because(format!(
+            "`{place}` in {} names it; pulls and builds fail with \"error getting credentials\"",
+            told(file)
+        ))
+        .hint(format!("take `{name}` out of `{place}` in {}, or install that program", told(file)))
 }
 
 pub(super) fn context(ward: &Ward) -> Finding {
@@ -115,6 +157,31 @@ fn environment_of(shell: &Shell, ours: &str, name: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_for_logins_that_is_gone_is_named_with_its_place() {
+        let of = |config: Value| {
+            credentials_of(&config, Path::new("/h/config.json"), |helper| helper == "docker-credential-pass")
+        };
+        assert_eq!(of(serde_json::json!({})).state, CheckState::Ok);
+        assert_eq!(
+            of(serde_json::json!({"credsStore": "pass", "credHelpers": {"r.example": "pass"}})).state,
+            CheckState::Ok
+        );
+        let left = of(serde_json::json!({"credsStore": "desktop"}));
+        assert!(
+            left.state == CheckState::Failed && left.problem.message.contains("docker-credential-desktop"),
+            "{left:?}"
+        );
+        assert!(left.problem.hint.is_some_and(|hint| hint.contains("`credsStore`")));
+        let helper = of(serde_json::json!({"credsStore": "pass", "credHelpers": {"r.example": "gone"}}));
+        assert!(helper.problem.message.contains("docker-credential-gone"), "{helper:?}");
+        assert_eq!(
+            of(serde_json::json!({"credsStore": 7, "credHelpers": "x"})).state,
+            CheckState::Ok,
+            "nothing docker would ask"
+        );
+    }
 
     #[test]
     fn only_a_variable_that_leads_elsewhere_overrules() {
