@@ -205,10 +205,17 @@ real("a shell in the machine and the logs of its parts are there", async () => {
   await page.locator(".line", { hasText: "API listen" }).or(page.locator(".line").first()).first().waitFor();
 });
 
-real("the doctor looks at the real machine and finds nothing that failed", async () => {
+real("the doctor looks at the real machine, and diagnostics are saved for this user alone", async () => {
   await go("/troubleshoot/checks");
   await page.getByRole("list", { name: "Checks" }).getByText("QEMU").waitFor();
   assert.equal(await page.getByRole("list", { name: "Checks" }).getByText(", failed:").count(), 0);
+  await page.getByRole("button", { name: "Save diagnostics…" }).click();
+  const file = join(dir, "bundle.tar.gz");
+  await answerPath(file);
+  await page.getByText(`Diagnostics saved to ${file}`).waitFor();
+  assert.equal(statSync(file).mode & 0o777, 0o600);
+  const inside = execFileSync("tar", ["-tzf", file], { encoding: "utf8" });
+  for (const name of ["manifest.json", "doctor.json", "status.json", "engine/info.json", "logs/dockerd.log"]) assert.ok(inside.includes(`bundle/${name}\n`), `${name} in ${inside}`);
 });
 
 real("a setting is kept, refused with its reason, and put back", async () => {
