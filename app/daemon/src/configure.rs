@@ -15,7 +15,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use slipway_agent_client::AgentClient;
-use slipway_protocol::v1::Configure;
+use slipway_protocol::v1::{Configure, Proxies};
 use slipway_settings::resolved::Settings;
 use tokio::{sync::watch, time::timeout};
 
@@ -95,6 +95,16 @@ impl Told {
         problems.extend(self.refused.as_ref().map(|why| format!("the settings are not all in force: {why}")));
         problems
     }
+}
+
+/// The engine's proxies, as settings and an environment say.
+pub(crate) fn proxies(settings: &Settings, variable: impl Fn(&str) -> Option<String>) -> Proxies {
+    proxies::of(settings, variable)
+}
+
+/// Why the engine does not trust all that it is to, for a person.
+pub(crate) fn distrusted(settings: &Settings) -> Vec<String> {
+    trust::read(&settings.authorities, home().as_deref()).problems
 }
 
 /// The person's home.

@@ -10,6 +10,7 @@
 mod docker;
 mod files;
 mod host;
+mod network;
 mod parts;
 
 use std::path::PathBuf;
@@ -146,6 +147,8 @@ const CHECKS: &[Examination] = &[
     looks("disk-space", host::disk_space),
     looks("user-namespaces", host::user_namespaces),
     looks("inotify", host::inotify),
+    looks("proxies", network::proxies),
+    looks("authorities", network::authorities),
     Examination { id: "home", look: files::home, mend: Some(files::mend_home) },
     looks("sockets", files::sockets),
     Examination { id: "leftovers", look: files::leftovers, mend: Some(files::mend_leftovers) },
@@ -160,9 +163,10 @@ const CHECKS: &[Examination] = &[
 /// # Errors
 /// None of what is found is one; only that of this program itself.
 pub async fn examine(subject: Subject, fix: Fix) -> Result<DoctorReport, Problem> {
-    let facts = host::Facts::gather().await;
-    let work = move || {
-        let settings = config::with(&subject.paths, &[]);
+    let paths = subject.paths.clone();
+    let settings = blocking(move || config::with(&paths, &[])).await?;
+    let facts = host::Facts::gather(&subject, settings.as_ref().ok()).await;
+    blocking(move || {
         let ward = Ward { subject, settings, facts };
         let checks = CHECKS.iter().map(|examination| examined(examination, &ward, &fix)).collect();
         DoctorReport {
@@ -170,10 +174,15 @@ pub async fn examine(subject: Subject, fix: Fix) -> Result<DoctorReport, Problem
             profile: ward.paths().profile().to_owned(),
             checks,
         }
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let failed = |error: tokio::task::JoinError| {
+        Problem::new("internal", "the examination failed").because(error.to_string())
     };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| Problem::new("internal", "the examination failed").because(error.to_string()))
+    tokio::task::spawn_blocking(work).await.map_err(failed)
 }
 
 fn examined(examination: &Examination, ward: &Ward, fix: &Fix) -> Check {

@@ -28,6 +28,8 @@ export const troubleshoot = {
       "disk-space": "Free space",
       "user-namespaces": "User namespaces",
       inotify: "File watches",
+      proxies: "Proxies",
+      authorities: "Certificates",
       home: "Slipway's folder",
       sockets: "Sockets",
       leftovers: "Leftovers",

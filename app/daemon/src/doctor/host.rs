@@ -13,10 +13,17 @@ use std::{
 use rustix::fs::{Access, statvfs};
 use serde::Deserialize;
 use slipway_api::{CheckState, DaemonSeen, State};
-use slipway_settings::{resolved::Host, size::Size};
+use slipway_settings::{
+    resolved::{Host, Settings},
+    size::Size,
+};
 use tokio::{process::Command, time::timeout};
 
-use super::{Finding, Ward, told};
+use super::{
+    Finding, Subject, Ward,
+    network::{Proxy, proxies_of},
+    told,
+};
 use crate::boot::{QEMU, ROOM, find_qemu};
 
 /// How long a program may take to say what it is asked.
@@ -35,21 +42,29 @@ pub(super) struct Facts {
     qemu: Result<String, String>,
     /// Whether this user may make the namespaces that the share server is confined to; `None`: nobody to ask.
     spaces: Option<Result<(), String>>,
+    /// The engine's proxies.
+    pub(super) proxies: Vec<Proxy>,
 }
 
 impl Facts {
-    pub(super) async fn gather() -> Self {
+    pub(super) async fn gather(subject: &Subject, settings: Option<&Settings>) -> Self {
         let (mut version, mut namespaces) = (Command::new(QEMU), Command::new("unshare"));
         version.arg("--version");
         namespaces.args(["--user", "--mount", "--net", "--map-root-user", "true"]);
-        let (qemu, spaces) = tokio::join!(said(&mut version), said(&mut namespaces));
+        let proxies = async {
+            match settings {
+                Some(settings) => proxies_of(subject, settings).await,
+                None => Vec::new(),
+            }
+        };
+        let (qemu, spaces, proxies) = tokio::join!(said(&mut version), said(&mut namespaces), proxies);
         let spaces = match spaces {
             Ok(_) => Some(Ok(())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => Some(Err(error.to_string())),
         };
         let first = |text: String| text.lines().next().unwrap_or_default().to_owned();
-        Self { qemu: qemu.map(first).map_err(|error| error.to_string()), spaces }
+        Self { qemu: qemu.map(first).map_err(|error| error.to_string()), spaces, proxies }
     }
 }
 

@@ -142,6 +142,22 @@ async fn wrong_settings_are_told_with_the_mistake() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_is_not_there_and_a_missing_authority_are_warnings_without_the_login() {
+    let home = Home::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound").port();
+    let text = format!(
+        "[network]\nhttps-proxy = \"http://me:hushhush@127.0.0.1:{port}\"\nauthorities = \"/nonexistent/ca.pem\"\n"
+    );
+    fs::write(home.subject.paths.settings_file(), text).expect("written");
+    let report = home.look(Fix::Only(Vec::new())).await;
+    for (id, says) in [("proxies", "refused"), ("authorities", "/nonexistent/ca.pem")] {
+        let check = report.checks.iter().find(|check| check.id == id).expect("looked at");
+        assert!(check.state == CheckState::Warning && check.causes.concat().contains(says), "{check:?}");
+    }
+    assert!(!format!("{report:?}").contains("hush"), "{report:?}");
+}
+
+#[tokio::test]
 async fn a_mend_that_fails_says_why_and_changes_no_verdict() {
     fn look(_: &Ward) -> Finding {
         Finding::warning("ill").hint("rest").fixable()
@@ -150,8 +166,8 @@ async fn a_mend_that_fails_says_why_and_changes_no_verdict() {
         Err(Problem::new("x", "no medicine").because("sold out"))
     }
     let home = Home::new();
-    let facts = host::Facts::gather().await;
     let settings = config::with(&home.subject.paths, &[]);
+    let facts = host::Facts::gather(&home.subject, None).await;
     let ward = Ward { subject: home.subject.clone(), settings, facts };
     let check = examined(&Examination { id: "x", look, mend: Some(mend) }, &ward, &Fix::All);
     assert_eq!((check.state, check.fixed), (CheckState::Warning, false));
