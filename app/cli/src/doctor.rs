@@ -35,7 +35,11 @@ pub(crate) async fn doctor(session: &Session, fix: bool, json: bool) -> Result<u
     let by_daemon = match &seen {
         DaemonSeen::Answers { .. } if fix => {
             let request = DoctorRequest { fix: vec![DOCKER_CONTEXT.into()], docker_config: dir.clone() };
-            session.ensured().await?.doctor(&request).await.ok()
+            // One that went meanwhile is told by the checks.
+            match session.ensured().await {
+                Ok(api) => api.doctor(&request).await.ok(),
+                Err(_) => None,
+            }
         }
         _ => None,
     };
