@@ -8,11 +8,11 @@ STATIC_DIR=$PWD/target/$HOST_TARGET/agent
 build_programs() {
     say "building slipway and its image builder ($1)"
     cargo build --locked --quiet --profile "$1" -p slipway -p slipway-image
-    say "building the guest's agent and the welcome program"
+    say "building the guest's programs"
     # Static, because they run where no library is; at a fixed address, because dockerd starts the agent's stand-ins by the
     # hundred, and a program that relocates itself first touches most of its pages.
     RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
-        cargo build --locked --quiet --profile agent --target "$HOST_TARGET" -p slipway-agent -p slipway-welcome
+        cargo build --locked --quiet --profile agent --target "$HOST_TARGET" -p slipway-agent -p slipway-iptables -p slipway-welcome
     BIN_DIR=$PWD/target/$([ "$1" = dev ] && echo debug || echo "$1")
 }
 
@@ -25,14 +25,15 @@ build_image() {
         return
     fi
     say "building the guest image (the first time fetches about 290 MB of Debian packages)"
-    "$BIN_DIR/slipway-image" build --out "$out" --agent "$STATIC_DIR/slipway-agent" --welcome "$STATIC_DIR/slipway-welcome"
+    "$BIN_DIR/slipway-image" build --out "$out" --agent "$STATIC_DIR/slipway-agent" \
+        --iptables "$STATIC_DIR/slipway-iptables" --welcome "$STATIC_DIR/slipway-welcome"
     # Read again: a mirror that no longer has a pinned package makes the builder write the lock anew.
     image_inputs >"$out.inputs"
 }
 
 image_inputs() {
     sha256sum guest-image/slipway.yaml guest-image/slipway.lock guest-image/fsnotify/* "$BIN_DIR/slipway-image" \
-        "$STATIC_DIR/slipway-agent" "$STATIC_DIR/slipway-welcome"
+        "$STATIC_DIR/slipway-agent" "$STATIC_DIR/slipway-iptables" "$STATIC_DIR/slipway-welcome"
 }
 
 # The window's pages, into ui/dist.

@@ -9,7 +9,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-protocol", &[]),
     ("slipway-settings", &[]),
     ("slipway-agent-client", &["slipway-protocol"]),
-    ("slipway-agent", &["slipway-protocol"]),
+    // What they say to each other inside the guest.
+    ("slipway-agent", &["slipway-protocol", "slipway-iptables"]),
+    ("slipway-iptables", &[]),
     ("slipway-vsock", &["slipway-protocol"]),
     ("slipway-vm", &["slipway-vsock"]),
     ("slipway-vm-qemu", &["slipway-vm", "slipway-vsock"]),

@@ -36,6 +36,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) lock: &'a Lock,
     pub(crate) packages: Vec<Fetched>,
     pub(crate) agent: Vec<u8>,
+    pub(crate) iptables: Vec<u8>,
     pub(crate) welcome: Vec<u8>,
     pub(crate) module: Module,
     pub(crate) signer: Signer,
@@ -192,6 +193,7 @@ fn furnish(root: &mut Tree, inputs: &Inputs<'_>, release: &str, modules: &[(Stri
         }
     }
     root.file("usr/bin/slipway-agent", 0o755, inputs.agent.as_slice())?;
+    root.file("usr/bin/slipway-iptables", 0o755, inputs.iptables.as_slice())?;
     root.file(WELCOME, 0o644, welcome::archive(&inputs.welcome, &definition.arch)?)?;
     for (path, bytes) in modules {
         root.file(&format!("usr/lib/modules/{release}/{path}"), 0o644, bytes.as_slice())?;
@@ -334,6 +336,7 @@ mod tests {
             lock: &lock,
             packages: fetched,
             agent: b"agent".to_vec(),
+            iptables: b"iptables".to_vec(),
             welcome: b"welcome".to_vec(),
             module: Module { release: "6".into(), bytes: module.to_vec() },
             signer: Signer::load(None, key).expect("key"),

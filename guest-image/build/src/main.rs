@@ -80,6 +80,9 @@ struct BuildArgs {
     /// The static agent.
     #[arg(long, value_name = "FILE")]
     agent: PathBuf,
+    /// The static program that stands before the real iptables.
+    #[arg(long, value_name = "FILE")]
+    iptables: PathBuf,
     /// The static program of the welcome image.
     #[arg(long, value_name = "FILE")]
     welcome: PathBuf,
@@ -195,6 +198,7 @@ async fn build(args: &BuildArgs) -> Result<()> {
         lock: &lock,
         packages,
         agent: read(&args.agent)?,
+        iptables: read(&args.iptables)?,
         welcome: read(&args.welcome)?,
         module,
         signer: sign::Signer::load(args.secret_key.as_deref(), source.fetcher.cache())?,

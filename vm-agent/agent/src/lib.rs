@@ -3,7 +3,6 @@
 //! ```text
 //! PID 1 in the initramfs ──exec──▶ `slipway-agent init` (PID 1 on the real root) ──▶ serves until power-off
 //! `slipway-agent serve --dir DIR` ──▶ the same server on unix sockets, without mounts, for tests on a host
-//! `iptables …` (a link to it) ──▶ spares dockerd most starts of the real one
 //! `docker-proxy …` (a link to it) ──▶ stands in for docker-proxy, one process for each published port
 //! ```
 //!
@@ -36,7 +35,6 @@ mod shares;
 mod tool;
 
 pub use init::{stage1, stage2};
-pub use iptables::run as iptables;
 pub use ports::stand_in::run as docker_proxy;
 pub use tool::serve as serve_on_host;
 

@@ -7,10 +7,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let is_pid_1 = std::process::id() == 1;
     let path = std::env::args_os().next().unwrap_or_default();
-    match std::path::Path::new(&path).file_name().and_then(|name| name.to_str()) {
-        Some("docker-proxy") => return slipway_agent::docker_proxy(&arguments),
-        Some(name @ ("iptables" | "ip6tables")) => return slipway_agent::iptables(name, &arguments),
-        _ => {}
+    if std::path::Path::new(&path).file_name().is_some_and(|name| name == "docker-proxy") {
+        return slipway_agent::docker_proxy(&arguments);
     }
     match arguments.first().map(String::as_str) {
         Some("init") if is_pid_1 => slipway_agent::stage2(),

@@ -107,9 +107,7 @@ impl Boot {
         let (ports, logs) = (guest.ports.clone(), Arc::clone(&self.logs));
         tasks.spawn(async move { ports::watcher::run(ports::watcher::CGROUPS.into(), ports, &logs).await });
         let (reaper, logs) = (Arc::clone(&self.reaper), Arc::clone(&self.logs));
-        tasks.spawn(async move {
-            iptables::server::run(Path::new(iptables::server::SOCKET), reaper, &logs).await
-        });
+        tasks.spawn(async move { iptables::server::run(reaper, &logs).await });
         let logs = Arc::clone(&self.logs);
         // A thread, because /dev/kmsg blocks; it ends with the machine.
         std::thread::Builder::new().name("kmsg".into()).spawn(move || logs.collect_kernel())?;

@@ -1,4 +1,4 @@
-//! Where [`super::run`] asks: a socket that only root of the guest reaches.
+//! Where `slipway-iptables` asks: a socket that only root of the guest reaches.
 //!
 //! ```text
 //!   no program ──first command──▶ reads lines ──each answered in its turn──▶ … ──idle, or one failed──▶ no program
@@ -9,8 +9,9 @@
 //! older rules. At the first line that it cannot do it ends, with nothing of that line done.
 
 use std::{
+    ffi::{CStr, OsStr},
     io,
-    os::unix::process::CommandExt,
+    os::unix::{ffi::OsStrExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -18,6 +19,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use slipway_iptables::{HEADER, REAL, SOCKET, network, read_header};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixStream, unix::pipe},
@@ -27,17 +29,15 @@ use tokio::{
 };
 
 use super::{
-    Answer, REAL,
+    Answer,
     ask::{Ask, Verb},
     decode,
     kernel::{Family, Kernel},
 };
 use crate::{listen, logs::Logs, reaper::Reaper};
 
-/// Where commands are asked about.
-pub(crate) const SOCKET: &str = "/run/slipway/iptables.sock";
-/// Most bytes of a command.
-const LONGEST: u64 = 64 << 10;
+/// Most bytes of a command's words.
+const LONGEST: usize = 64 << 10;
 /// How long a command may take to arrive, and a line to be done.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Without a command for so long the program is ended: it holds memory.
@@ -47,9 +47,11 @@ const IDLE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The socket cannot be made.
-pub(crate) async fn run(path: &Path, reaper: Arc<Reaper>, logs: &Logs) -> io::Result<()> {
-    let listener = listen::private(path)?;
-    let tables = Arc::new([Tables::new(Family::Ipv4, REAL.into()), Tables::new(Family::Ipv6, REAL.into())]);
+pub(crate) async fn run(reaper: Arc<Reaper>, logs: &Logs) -> io::Result<()> {
+    let path = |text: &'static CStr| Path::new(OsStr::from_bytes(text.to_bytes()));
+    let listener = listen::private(path(SOCKET))?;
+    let tables = [Family::Ipv4, Family::Ipv6].map(|family| Tables::new(family, path(REAL).to_owned()));
+    let tables = Arc::new(tables);
     let mut commands = JoinSet::new();
     loop {
         tokio::select! {
@@ -73,9 +75,10 @@ pub(crate) async fn run(path: &Path, reaper: Arc<Reaper>, logs: &Logs) -> io::Re
 }
 
 async fn one(mut stream: UnixStream, tables: &[Tables; 2], reaper: &Reaper) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    timeout(LIMIT, (&mut stream).take(LONGEST).read_to_end(&mut bytes)).await??;
-    let answer = match decode(&bytes) {
+    let Some(words) = timeout(LIMIT, command(&mut stream)).await?? else {
+        return stream.write_all(&Answer::AskReal.encode()).await;
+    };
+    let answer = match decode(&words) {
         Some((family, words)) => {
             let [four, six] = tables;
             let tables = if family == Family::Ipv4 { four } else { six };
@@ -84,6 +87,20 @@ async fn one(mut stream: UnixStream, tables: &[Tables; 2], reaper: &Reaper) -> i
         None => Answer::AskReal,
     };
     stream.write_all(&answer.encode()).await
+}
+
+/// The words of a command; `None` if it is about another network than the agent's, or too long.
+async fn command(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
+    let mut header = [0; HEADER];
+    stream.read_exact(&mut header).await?;
+    let (cookie, length) = read_header(header);
+    let length = length as usize;
+    if Some(cookie) != network() || length > LONGEST {
+        return Ok(None);
+    }
+    let mut words = vec![0; length];
+    stream.read_exact(&mut words).await?;
+    Ok(Some(words))
 }
 
 /// The rules of one protocol.
@@ -102,7 +119,7 @@ impl Tables {
         let Some(ask) = Ask::parse(words) else { return Answer::AskReal };
         match self.known(&ask) {
             Some(Ok(())) => Answer::Done,
-            Some(Err(why)) => Answer::Refused(why.into()),
+            Some(Err(why)) => Answer::Refused(why),
             None => match self.done(&ask, reaper).await {
                 true => Answer::Done,
                 false => Answer::AskReal,
@@ -227,6 +244,22 @@ done
             *nat\n-A X -j Y\nCOMMIT\n# 1\n*filter\n-I X 1 -j Z\nCOMMIT\n# 2\n*filter\n-A X -j WRONG\n\
             start ip6tables-restore --noflush --verbose\n*mangle\n-A X -j Y\nCOMMIT\n# 1\n";
         assert_eq!(log, expected);
+    }
+
+    #[tokio::test]
+    async fn a_command_is_read_whole_and_only_of_this_network() {
+        let ours = network().expect("a network");
+        let sent = async |cookie: u64, length: u32, words: &[u8]| {
+            let (mut client, mut server) = UnixStream::pair().expect("a pair");
+            client.write_all(&slipway_iptables::header(cookie, length)).await.expect("sent");
+            client.write_all(words).await.expect("sent");
+            drop(client);
+            command(&mut server).await.ok()
+        };
+        assert_eq!(sent(ours, 9, b"iptables\0").await, Some(Some(b"iptables\0".to_vec())));
+        assert_eq!(sent(ours + 1, 9, b"iptables\0").await, Some(None), "of another network");
+        assert_eq!(sent(ours, 12, b"iptables\0").await, None, "cut off");
+        assert_eq!(sent(ours, u32::MAX, b"").await, Some(None), "too long");
     }
 
     #[tokio::test]
