@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong, doctor ─▶ one machine for all: engine, streams, platforms, cli, doctor, ports, publishing, web, network, registries, shares, posix, freshness, events, load ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong, doctor ─▶ one machine for all: engine, streams, platforms, cli, doctor, disk, ports, publishing, web, network, registries, shares, posix, freshness, events, load ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -11,6 +11,7 @@
 mod alone;
 mod cli;
 mod crash;
+mod disk;
 mod doctor;
 mod engine;
 mod events;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         platforms::TESTS,
         cli::TESTS,
         doctor::TESTS,
+        disk::TESTS,
         ports::TESTS,
         publishing::TESTS,
         web::TESTS,

@@ -9,9 +9,9 @@ use hyper_util::{client::legacy::Client, rt::TokioIo};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Bundle, ContextRequest, DiagnoseRequest, DockerSetup, DoctorReport, DoctorRequest, Holdings,
-    ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem, Reset, ResetRequest, Setting,
-    SettingValue, StartRequest, Status, StopRequest, Version, connect,
+    Bundle, ContextRequest, DiagnoseRequest, DiskTrim, DiskUsage, DockerSetup, DoctorReport, DoctorRequest,
+    Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem, Reset, ResetRequest,
+    Setting, SettingValue, StartRequest, Status, StopRequest, Version, connect,
     exec::{ExecRequest, UPGRADE},
 };
 
@@ -222,6 +222,30 @@ impl ApiClient {
     /// See [`ClientError`].
     pub async fn holdings(&self) -> Result<Holdings, ClientError> {
         self.get("/holdings").await
+    }
+
+    /// What the data disk takes, and what is on it. Takes the engine a while when it has much.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn disk(&self) -> Result<DiskUsage, ClientError> {
+        self.get("/disk").await
+    }
+
+    /// Gives back to the host what the machine no longer needs. It must run.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn trim_disk(&self) -> Result<DiskTrim, ClientError> {
+        self.ask(Method::POST, "/disk/trim", None::<&()>).await
+    }
+
+    /// Lets the data disk grow to `size`, such as `200GiB`, from the next start on; never less than it may now.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn resize_disk(&self, size: &str) -> Result<Setting, ClientError> {
+        self.ask(Method::POST, "/disk/resize", Some(&SettingValue { value: size.into() })).await
     }
 
     /// Takes it away. The machine must be stopped.

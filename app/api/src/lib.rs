@@ -10,6 +10,7 @@ mod connect;
 #[cfg(windows)]
 #[path = "connect/windows.rs"]
 mod connect;
+mod disk;
 mod doctor;
 pub mod exec;
 pub mod log_files;
@@ -17,6 +18,7 @@ mod ports;
 pub mod time;
 mod types;
 
+pub use disk::{DiskHolding, DiskTrim, DiskUsage};
 pub use doctor::{Bundle, Check, CheckState, DaemonSeen, DiagnoseRequest, DoctorReport, DoctorRequest};
 pub use ports::{Port, PortContainer, PortOrigin, PortState};
 pub use slipway_settings::paths;

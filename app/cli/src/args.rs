@@ -131,6 +131,12 @@ pub(crate) enum Verb {
         /srv/data\n\nthe home folder is shared by the setting `shares.home`"
     )]
     Mount(MountVerb),
+    /// see what the disk of containers, images and volumes takes, give back what it need not, let it grow further
+    #[command(
+        subcommand,
+        after_help = "examples:\n  slipway disk usage\n  slipway disk trim\n  slipway disk resize 200GiB"
+    )]
+    Disk(DiskVerb),
     /// show or replace the guest image that the machine boots
     #[command(
         subcommand,
@@ -293,6 +299,37 @@ pub(crate) enum PortVerb {
         /// print JSON
         #[arg(long)]
         json: bool,
+    },
+}
+
+/// What to do with the data disk.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DiskVerb {
+    /// print what the disk takes on this computer, what is used in it, and what of that nothing needs
+    #[command(
+        after_help = "examples:\n  slipway disk usage\n  slipway disk usage --json\n\nwhat is reclaimable, \
+        `docker system prune --all --volumes` takes away; then `slipway disk trim` gives the room back"
+    )]
+    Usage {
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// give back to this computer what was deleted in the machine
+    #[command(after_help = "examples:\n  slipway disk trim")]
+    Trim {
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// let the disk grow to this size, from the next start on; it is never made smaller
+    #[command(
+        after_help = "examples:\n  slipway disk resize 200GiB\n\nthe same as `slipway config set machine.disk \
+        200GiB`, which takes less, too, for a disk that is yet to be made"
+    )]
+    Resize {
+        /// such as `200GiB`
+        size: String,
     },
 }
 

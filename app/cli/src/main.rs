@@ -7,6 +7,7 @@ mod args;
 mod config;
 mod desktop;
 mod diagnose;
+mod disk;
 mod doctor;
 mod follow;
 mod image;
@@ -84,6 +85,7 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Port(what) => port::port(&session, &what).await,
         Verb::Image(what) => image::image(&session, &what).await,
         Verb::Mount(what) => mount::mount(&session, &what).await,
+        Verb::Disk(what) => disk::disk(&session, &what).await,
         Verb::Context(what) => integrate::context(&session, &what).await,
         Verb::Env { shell } => integrate::env(&session, shell),
         Verb::Version { json } => integrate::version(&session, json).await,

@@ -14,9 +14,9 @@ use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use slipway_api::{
-    Bundle, ContextRequest, DaemonSeen, DiagnoseRequest, DockerSetup, DoctorReport, DoctorRequest, Holdings,
-    ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem, ResetRequest, Setting,
-    SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
+    Bundle, ContextRequest, DaemonSeen, DiagnoseRequest, DiskTrim, DiskUsage, DockerSetup, DoctorReport,
+    DoctorRequest, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem,
+    ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
     exec::{ExecRequest, UPGRADE},
     log_files,
     paths::Paths,
@@ -67,6 +67,9 @@ fn router(app: App) -> Router {
         .route("/doctor", post(examine))
         .route("/diagnose", post(diagnose))
         .route("/holdings", get(holding))
+        .route("/disk", get(disk))
+        .route("/disk/trim", post(trim_disk))
+        .route("/disk/resize", post(resize_disk))
         .route("/reset", post(reset))
         .route("/image", post(install_image))
         .route("/mounts", get(mounts).post(add_mount))
@@ -89,7 +92,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         info(title = "Slipway", description = "The control API of one profile, over `api.sock`."),
         servers((url = "/v1")),
         paths(version, status, watch_status, start, stop, pause, resume, quit, settings, set, unset, logs, ports, watch_ports,
-              use_context, examine, diagnose, holding, reset,
+              use_context, examine, diagnose, holding, disk, trim_disk, resize_disk, reset,
               install_image, run, mounts, add_mount, remove_mount)
     )]
     struct Document;
@@ -109,7 +112,9 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match self.0.code.as_str() {
             "not-found" => StatusCode::NOT_FOUND,
-            "bad-request" | "mount-path" | "settings-wrong" | "settings-too-much" => StatusCode::BAD_REQUEST,
+            "bad-request" | "disk-shrink" | "mount-path" | "settings-wrong" | "settings-too-much" => {
+                StatusCode::BAD_REQUEST
+            }
             "busy" | "machine-runs" | "not-running" | "image-key" | "file-exists" => StatusCode::CONFLICT,
             "daemon-ending" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -338,6 +343,23 @@ async fn diagnose(Shared(app): Shared<App>, Asked(request): Asked<DiagnoseReques
 #[utoipa::path(get, path = "/holdings", responses((status = 200, body = Holdings)))]
 async fn holding(Shared(app): Shared<App>) -> Answer<Holdings> {
     Ok(Json(blocking(move || holdings::look(&app.context.paths)).await?))
+}
+
+#[utoipa::path(get, path = "/disk", responses((status = 200, body = DiskUsage)))]
+async fn disk(Shared(app): Shared<App>) -> Answer<DiskUsage> {
+    let shim = app.owner.shim.borrow().clone();
+    Ok(Json(crate::disk::usage(&app.context.paths, shim).await?))
+}
+
+#[utoipa::path(post, path = "/disk/trim", responses((status = 200, body = DiskTrim), (status = 409, body = Problem)))]
+async fn trim_disk(Shared(app): Shared<App>) -> Answer<DiskTrim> {
+    let shim = app.owner.shim.borrow().clone();
+    Ok(Json(crate::disk::trim(&app.context.paths, shim).await?))
+}
+
+#[utoipa::path(post, path = "/disk/resize", request_body = SettingValue, responses((status = 200, body = Setting), (status = 400, body = Problem)))]
+async fn resize_disk(Shared(app): Shared<App>, Asked(size): Asked<SettingValue>) -> Answer<Setting> {
+    with_settings(&app, move |paths| crate::disk::resize(paths, &size.value)).await
 }
 
 #[utoipa::path(post, path = "/reset", request_body = ResetRequest, responses((status = 200), (status = 409, body = Problem)))]

@@ -26,8 +26,8 @@ pub(crate) enum EngineError {
     Reach(#[source] slipway_vsock::ConnectError),
     #[error("failed to ask the engine")]
     Ask(#[source] hyper::Error),
-    #[error("the engine did not answer in {} s", PATIENCE.as_secs())]
-    Silent,
+    #[error("the engine did not answer in {} s", .0.as_secs())]
+    Silent(Duration),
     #[error("the engine answered with {0}")]
     Status(hyper::StatusCode),
     #[error("the engine's answer is not understood")]
@@ -82,9 +82,18 @@ pub(crate) async fn containers(shim: &ShimClient) -> Result<Vec<Container>, Engi
 
 /// The engine's answer to a GET.
 pub(crate) async fn json<T: DeserializeOwned>(shim: &ShimClient, path: &str) -> Result<T, EngineError> {
-    let (response, _connection) = get(shim, path).await?;
-    let body = timeout(PATIENCE, Limited::new(response.into_body(), LONGEST).collect()).await;
-    let bytes = body.map_err(|_| EngineError::Silent)?.map_err(EngineError::Answer)?.to_bytes();
+    json_within(shim, path, PATIENCE).await
+}
+
+/// The same of what takes the engine longer.
+pub(crate) async fn json_within<T: DeserializeOwned>(
+    shim: &ShimClient,
+    path: &str,
+    patience: Duration,
+) -> Result<T, EngineError> {
+    let (response, _connection) = get(shim, path, patience).await?;
+    let body = timeout(patience, Limited::new(response.into_body(), LONGEST).collect()).await;
+    let bytes = body.map_err(|_| EngineError::Silent(patience))?.map_err(EngineError::Answer)?.to_bytes();
     serde_json::from_slice(&bytes).map_err(|e| EngineError::Answer(e.into()))
 }
 
@@ -112,7 +121,7 @@ impl Events {
         let kinds: Vec<String> = kinds.iter().map(|kind| format!("%22{kind}%22")).collect();
         let kinds = kinds.join("%2C");
         let filters = format!("%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B{kinds}%5D%7D");
-        let (response, _connection) = get(shim, &format!("/events?filters={filters}")).await?;
+        let (response, _connection) = get(shim, &format!("/events?filters={filters}"), PATIENCE).await?;
         Ok(Self { response, _connection })
     }
 
@@ -125,6 +134,7 @@ impl Events {
 async fn get(
     shim: &ShimClient,
     path: &str,
+    patience: Duration,
 ) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), EngineError> {
     let stream = shim.connect(ENGINE).await.map_err(EngineError::Reach)?;
     let asked = async {
@@ -139,8 +149,10 @@ async fn get(
         request.headers_mut().insert(hyper::header::HOST, hyper::header::HeaderValue::from_static("slipway"));
         Ok((sender.send_request(request).await?, connection))
     };
-    let (response, connection) =
-        timeout(PATIENCE, asked).await.map_err(|_| EngineError::Silent)?.map_err(EngineError::Ask)?;
+    let (response, connection) = timeout(patience, asked)
+        .await
+        .map_err(|_| EngineError::Silent(patience))?
+        .map_err(EngineError::Ask)?;
     if !response.status().is_success() {
         return Err(EngineError::Status(response.status()));
     }

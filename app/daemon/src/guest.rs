@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// How this daemon calls itself.
-const BUILD: &str = concat!("slipway ", env!("CARGO_PKG_VERSION"));
+pub(crate) const BUILD: &str = concat!("slipway ", env!("CARGO_PKG_VERSION"));
 /// Between two attempts to reach the agent: it listens some hundred milliseconds after it was reached in vain.
 const RETRY: Duration = Duration::from_millis(50);
 /// Between two looks at the guest's clock: so long may it be wrong after the host woke up.

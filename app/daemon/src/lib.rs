@@ -16,6 +16,7 @@ mod boot;
 mod config;
 mod configure;
 pub mod diagnose;
+mod disk;
 pub mod docker_context;
 pub mod doctor;
 mod engine;

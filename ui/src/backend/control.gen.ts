@@ -36,6 +36,54 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/disk": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["disk"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/disk/resize": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["resize_disk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/disk/trim": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["trim_disk"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/doctor": {
         parameters: {
             query?: never;
@@ -405,6 +453,68 @@ export interface components {
             docker_config?: string | null;
             /** @description The file that is made: an absolute path, at which nothing is yet. */
             path: string;
+        };
+        /** @description One kind of what the engine keeps. */
+        DiskHolding: {
+            /**
+             * Format: int64
+             * @description Bytes that they take.
+             */
+            bytes: number;
+            /**
+             * Format: int64
+             * @description How many.
+             */
+            count: number;
+            /** @description `images`, `containers`, `volumes`, `build cache`. */
+            kind: string;
+            /**
+             * Format: int64
+             * @description Bytes that nothing needs: what `docker system prune --all --volumes` could take away.
+             */
+            reclaimable_bytes: number;
+        };
+        /** @description What a trim gave back. */
+        DiskTrim: {
+            /**
+             * Format: int64
+             * @description And after.
+             */
+            after_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes that the disk took on the host before.
+             */
+            before_bytes: number;
+        };
+        /** @description What the data disk takes, and what is on it. */
+        DiskUsage: {
+            /** @description The file. */
+            data_disk: string;
+            /**
+             * Format: int64
+             * @description Bytes that are used in it, as the guest counts; none when no machine runs.
+             */
+            guest_bytes?: number | null;
+            /**
+             * Format: int64
+             * @description Bytes that are free in it.
+             */
+            guest_free_bytes?: number | null;
+            /** @description What the engine has there: `images`, `containers`, `volumes`, `build cache`. */
+            holdings: components["schemas"]["DiskHolding"][];
+            /**
+             * Format: int64
+             * @description Bytes that it takes on the host; 0 before there is one.
+             */
+            host_bytes: number;
+            /**
+             * Format: int64
+             * @description Bytes that it can grow to.
+             */
+            limit_bytes: number;
+            /** @description Why something of this is not known, though a machine runs. */
+            missing: components["schemas"]["Problem"][];
         };
         /** @description How the host's `docker` is set up. */
         DockerSetup: {
@@ -784,6 +894,83 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Bundle"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    disk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DiskUsage"];
+                };
+            };
+        };
+    };
+    resize_disk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SettingValue"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Setting"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    trim_disk: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DiskTrim"];
                 };
             };
             409: {

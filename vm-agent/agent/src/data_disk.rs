@@ -183,6 +183,8 @@ pub(crate) fn trim(mounted: &Path) -> io::Result<u64> {
     }
     const FITRIM: libc::Ioctl = 0xC018_5879_u32 as libc::Ioctl;
     let dir = File::open(mounted)?;
+    // What was deleted a moment ago is free only when the journal says so.
+    rustix::fs::syncfs(&dir)?;
     let mut range = Range { start: 0, length: u64::MAX, minimum: 0 };
     // SAFETY: the request reads and writes one `fstrim_range`, which is what `Range` lays out.
     if unsafe { libc::ioctl(dir.as_raw_fd(), FITRIM, &raw mut range) } < 0 {
