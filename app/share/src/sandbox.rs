@@ -137,6 +137,8 @@ pub(crate) fn confine(keep: &[RawFd]) -> Result<(File, Sandbox), SandboxError> {
     step("close descriptors", close_all_but(keep))?;
     let pid = step("read the process id", own_pid())?;
     let outside = namespace_ids();
+    // The guest has applied its own; threads made from here on have none. The library clears it in one of them alone.
+    rustix::process::umask(Mode::empty());
     // Its own copy, so that what it mounts is nobody else's.
     // SAFETY: takes no pointers; the process has one thread.
     step("make a mount namespace", check(unsafe { libc::unshare(libc::CLONE_NEWNS) }))?;

@@ -39,6 +39,7 @@ const CASES: &[(&str, Case)] = &[
     ("append", append),
     ("fsync", fsync),
     ("times and modes", times_and_modes),
+    ("masks", masks),
     ("names", names),
     ("links", links),
     ("pipe and socket", pipe_and_socket),
@@ -278,6 +279,38 @@ fn times_and_modes(dir: &Path) -> io::Result<String> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o640).open(dir.join("made"))?;
     let made = made.metadata()?.mode() & 0o777;
     Ok(format!("{}.{:09} {modes:?}, made {made:o}", found.mtime(), found.mtime_nsec()))
+}
+
+/// What is made has the mode that was asked for but for the maker's own mask; the file system has none. More than one of each:
+/// not all of them are made by the same thread of a server.
+fn masks(dir: &Path) -> io::Result<String> {
+    let mut modes = Vec::new();
+    let before = rustix::process::umask(Mode::empty());
+    for (folder, mask) in [("open", 0), ("of a group", 0o007), ("closed", 0o077)] {
+        let mode = Mode::RWXU | Mode::RWXG | Mode::RWXO;
+        rustix::process::umask(Mode::empty());
+        let dir = dir.join(folder);
+        sys::mkdir(&dir, mode)?;
+        rustix::process::umask(Mode::from_raw_mode(mask));
+        let mut found = HashSet::new();
+        for number in 0..20 {
+            let path = |what: &str| dir.join(format!("{what} {number}"));
+            sys::mkdir(path("folder"), mode)?;
+            sys::mkfifoat(CWD, path("pipe"), mode)?;
+            let file = sys::open(path("file"), OFlags::CREATE | OFlags::WRONLY, mode)?;
+            let modes = [path("folder"), path("pipe"), path("file")]
+                .map(|path| fs::symlink_metadata(path).map(|found| found.mode() & 0o7777));
+            drop(file);
+            for mode in modes {
+                found.insert(format!("{:o}", mode?));
+            }
+        }
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort();
+        modes.push(format!("{folder} {}", found.join(" ")));
+    }
+    rustix::process::umask(before);
+    Ok(modes.join(", "))
 }
 
 fn names(dir: &Path) -> io::Result<String> {
