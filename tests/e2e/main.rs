@@ -27,6 +27,7 @@ mod publishing;
 mod registries;
 mod shares;
 mod streams;
+mod suite;
 mod web;
 mod wrong;
 
@@ -113,8 +114,10 @@ fn main() -> ExitCode {
     trials.extend(groups.into_iter().flatten().copied().map(shared));
     // An emulated machine's time for this is a quarter of an hour, and CI moves an eighth of it: `--ignored` runs it.
     // Debian's packages for the others are some 60 MB, and their programs take minutes there.
-    let on_demand = publishing::ON_DEMAND.iter().chain(programs::ON_DEMAND);
+    let on_demand = publishing::ON_DEMAND.iter().chain(programs::ON_DEMAND).chain(suite::ON_DEMAND);
     trials.extend(on_demand.copied().map(shared).map(|it| it.with_ignored_flag(true)));
+    let alone_on_demand = suite::ALONE_ON_DEMAND.iter().copied().map(alone);
+    trials.extend(alone_on_demand.map(|it| it.with_ignored_flag(true)));
     let with_own_homes = alone::TESTS.iter().chain(ordinary::TESTS).chain(registries::ALONE);
     trials.extend(with_own_homes.copied().map(alone));
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -10,7 +10,7 @@
 //! With a file `/bench` it measures two file systems instead ([`bench`]).
 //!
 //! With arguments it is a program for containers of the end-to-end tests instead: `watch` ([`watch`]), `posix` ([`posix`]),
-//! `look` and `poll` ([`look`]).
+//! `look` and `poll` ([`look`]), and with a number, under whatever name, `sleep`.
 
 mod bench;
 mod look;
@@ -27,6 +27,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use rustix::{
@@ -47,6 +48,10 @@ fn main() {
         ["poll", file] => Some(look::poll(Path::new(file))),
         ["posix", folder] => Some(posix::run(Path::new(folder))),
         ["posix", words @ ..] => Some(posix::between(words)),
+        [seconds] if let Ok(seconds) = seconds.parse() => {
+            thread::sleep(Duration::from_secs(seconds));
+            Some(Ok(()))
+        }
         _ => None,
     };
     if let Some(done) = done {
