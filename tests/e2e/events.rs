@@ -3,14 +3,13 @@
 
 use std::{
     fs::{self, OpenOptions, Permissions},
-    io::{BufRead, BufReader, Write},
+    io::Write,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, channel},
     time::{Duration, Instant},
 };
 
-use slipway_test_harness::{Command, Home, Running, gone, kill};
+use slipway_test_harness::{Command, Home, Lines, gone, kill};
 
 use crate::Shared;
 
@@ -41,8 +40,7 @@ pub(crate) fn program(home: &Home) -> PathBuf {
 
 /// A program that was started and runs on, and its lines.
 pub(crate) struct Watcher {
-    _running: Running,
-    lines: Receiver<String>,
+    lines: Lines,
 }
 
 impl Watcher {
@@ -54,16 +52,11 @@ impl Watcher {
     }
 
     pub(crate) fn read(command: Command) -> Self {
-        let mut running = command.spawn();
-        let out = BufReader::new(running.stdout.take().expect("a pipe"));
-        let (tell, lines) = channel();
-        // Ends with the program's output.
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
-        Self { _running: running, lines }
+        Self { lines: Lines::of(command) }
     }
 
     pub(crate) fn line(&self, patience: Duration) -> Option<String> {
-        self.lines.recv_timeout(patience).ok()
+        self.lines.next(patience).map(|(_, line)| line)
     }
 
     /// Everything up to the end. Whether a change that follows the same change is told is a matter of who reads how fast.
@@ -84,17 +77,6 @@ impl Watcher {
             }
         }
     }
-}
-
-/// The host watches for a container as soon as it has started, and says so.
-pub(crate) fn watched(home: &Home, folder: &Path) {
-    home.wait_for("the folder is watched", Duration::from_secs(30), |home| {
-        let list = home.slipway(["mount", "ls", "--json"]).run().ok();
-        let list: serde_json::Value = serde_json::from_slice(&list.out).expect("JSON");
-        let watched = list["mounts"].as_array().into_iter().flatten();
-        let mut watched = watched.flat_map(|mount| mount["watched"].as_array().into_iter().flatten());
-        watched.any(|path| path.as_str() == folder.to_str())
-    });
 }
 
 /// A folder watched in a container, and one like it that only the host has, watched on the host. Both are treated alike.
@@ -122,7 +104,7 @@ impl Both {
         let with = format!("{}:/watch:ro", program.display());
         let run = home.docker(["run", "--rm", "--init", "-v", &bind, "-v", &with, "box", "/watch", "watch"]);
         let container = Watcher::start(run.args(paths(Path::new("/x"))));
-        watched(home, &shared);
+        home.wait_watched(&shared);
         Self { shared, native, host, container }
     }
 

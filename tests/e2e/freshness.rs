@@ -10,7 +10,7 @@ use slipway_test_harness::{Command, Home};
 
 use crate::{
     Shared,
-    events::{Watcher, program, watched},
+    events::{Watcher, program},
 };
 
 pub(crate) const TESTS: &[Shared] = &[
@@ -39,7 +39,7 @@ fn with_its_event(home: &Home) {
     let dir = folder(home, "watched");
     let looker = Watcher::read(run(home, &dir, &["look", "/x"]));
     assert_eq!(looker.line(Duration::from_secs(60)).as_deref(), Some("ready"));
-    watched(home, &dir);
+    home.wait_watched(&dir);
     let says = |wanted: String| assert_eq!(looker.line(Duration::from_secs(30)), Some(wanted));
     let file = dir.join("file");
     for round in 0..10 {
@@ -64,7 +64,7 @@ fn without_watcher(home: &Home) {
     fs::write(&file, "before").expect("written");
     let poller = Watcher::read(run(home, &dir, &["poll", "/x/.git/objects/file"]));
     assert_eq!(poller.line(Duration::from_secs(60)).as_deref(), Some("before"));
-    watched(home, &dir);
+    home.wait_watched(&dir);
     let says = |wanted: &str| {
         let began = Instant::now();
         let found = poller.line(PROMISED + SLACK);

@@ -13,7 +13,7 @@ use slipway_test_harness::{Command, Home, Ran};
 
 use crate::{
     Shared,
-    events::{Watcher, watched},
+    events::Watcher,
     ports::{free, page},
 };
 
@@ -141,7 +141,7 @@ fn node(home: &Home) {
         began.elapsed()
     };
     shows("-first-", Instant::now());
-    watched(home, &dir);
+    home.wait_watched(&dir);
     let logs = Watcher::read(home.docker(["logs", "-f", "node"]));
     let saved = |wanted: &str, save: &dyn Fn()| {
         // Node may have started more than once for the save before.

@@ -9,6 +9,7 @@
 mod command;
 mod greeter;
 mod initramfs;
+mod lines;
 mod proxy;
 mod registry;
 
@@ -20,6 +21,7 @@ use std::{
 pub use command::{Command, Ran, Running};
 pub use greeter::Greeter;
 pub use initramfs::initramfs;
+pub use lines::Lines;
 pub use proxy::Proxy;
 pub use registry::{Authority, Registry};
 
@@ -202,6 +204,20 @@ impl Home {
         }
         let tar = Command::new("tar").args(["-c", "-C"]).arg(&dir).arg(".").run().ok().out;
         self.docker(["import", "-c", "CMD [\"/bin/sh\"]", "-", "box"]).stdin(tar).run().ok();
+    }
+
+    /// Waits until the host watches a folder for a container, which it does as soon as that has started.
+    ///
+    /// # Panics
+    /// When it does not within half a minute.
+    pub fn wait_watched(&self, folder: &Path) {
+        self.wait_for("the folder is watched", Duration::from_secs(30), |home| {
+            let list = home.slipway(["mount", "ls", "--json"]).run().ok();
+            let list: serde_json::Value = serde_json::from_slice(&list.out).expect("JSON");
+            let watched = list["mounts"].as_array().into_iter().flatten();
+            let mut watched = watched.flat_map(|mount| mount["watched"].as_array().into_iter().flatten());
+            watched.any(|path| path.as_str() == folder.to_str())
+        });
     }
 
     /// Waits until `done` says so.
