@@ -38,10 +38,15 @@ impl Row {
 }
 
 /// First quartile, median and third quartile; `None` of nothing.
-pub(crate) fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
+pub(crate) fn quartiles(values: Vec<f64>) -> Option<[f64; 3]> {
+    quantiles(values, [0.25, 0.5, 0.75])
+}
+
+/// Below which of the values these parts of them lie; `None` of nothing.
+pub(crate) fn quantiles<const N: usize>(mut values: Vec<f64>, parts: [f64; N]) -> Option<[f64; N]> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
-    Some([0.25, 0.5, 0.75].map(|q: f64| {
+    Some(parts.map(|q: f64| {
         let at = q * last as f64;
         let (low, high) = (values[at.floor() as usize], values[at.ceil() as usize]);
         low + (high - low) * at.fract()
@@ -85,6 +90,8 @@ mod tests {
         assert_eq!(quartiles(vec![]), None);
         assert_eq!(quartiles(vec![3.0]), Some([3.0, 3.0, 3.0]));
         assert_eq!(quartiles(vec![4.0, 1.0, 3.0, 2.0]), Some([1.75, 2.5, 3.25]));
+        let hundred = (0..=100).map(f64::from).collect();
+        assert_eq!(quantiles(hundred, [0.5, 0.99]), Some([50.0, 99.0]));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! A shared machine's absolute times mean nothing; a pair's two halves meet the same noise, so ratios are what is printed,
 //! the median with the middle half of them beside it, and the host's CPU seconds of each side's processes.
 
+mod events;
 mod figures;
 mod ports;
 mod shares;
@@ -30,6 +31,8 @@ enum Bench {
     Shares(shares::Args),
     /// Published ports, with QEMU's hostfwd.
     Ports(ports::Args),
+    /// File events, with touched files.
+    Events(events::Args),
 }
 
 /// Compares Slipway with a peer that `lima-like-build` made.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Bench::Machine(args) => machine(args, &built),
         Bench::Shares(args) => shares::run(args),
         Bench::Ports(args) => ports::run(args, &built),
+        Bench::Events(args) => events::run(args, &built),
     }
     ExitCode::SUCCESS
 }

@@ -69,9 +69,23 @@ fn parent(pid: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// The process and all that it has started, and they.
+fn family(pid: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut strangers: Vec<(u32, u32)> = all.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut family = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = family.get(at).copied() {
+        family.extend(strangers.extract_if(.., |(_, parent)| *parent == pid).map(|(pid, _)| pid));
+        at += 1;
+    }
+    family
+}
+
 /// Slipway in a home of its own.
 pub(crate) struct Ours {
-    home: Home,
+    pub(crate) home: Home,
     client: PathBuf,
 }
 
@@ -129,9 +143,9 @@ impl Side for Ours {
     }
 
     fn cpu_seconds(&self) -> f64 {
-        let machine = self.home.machine_pid();
-        let shim = machine.and_then(parent);
-        let pids: Vec<u32> = [machine, shim, self.home.daemon_pid()].into_iter().flatten().collect();
+        // The shim's are the machine and the share server.
+        let shim = self.home.machine_pid().and_then(parent);
+        let pids: Vec<u32> = shim.into_iter().flat_map(family).chain(self.home.daemon_pid()).collect();
         cpu_of(&pids)
     }
 }

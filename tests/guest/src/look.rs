@@ -3,6 +3,8 @@
 //! ```text
 //!   look FOLDER    on each event of a name that asks for another look: what happened, the name, what the file says now
 //!   poll FILE      what the file says, each time that it says something else; `-` when there is none
+//!   hear FOLDER…   at each change of a file's contents or attributes, at once: the folder's number, the name
+//!   touch          reads `SECONDS NANOSECONDS FILE` a line each, and sets the time of the file's change
 //! ```
 
 use std::{
@@ -15,7 +17,11 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::{
+    AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT,
+    inotify::{self, CreateFlags, ReadFlags, WatchFlags},
+    utimensat,
+};
 
 fn says(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|_| "-".into())
@@ -59,4 +65,42 @@ pub(crate) fn poll(file: &Path) -> io::Result<()> {
         }
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Says what it hears until it is killed; `ready` is its first line.
+pub(crate) fn hear(folders: &[&str]) -> io::Result<()> {
+    let queue = inotify::init(CreateFlags::CLOEXEC)?;
+    let mut watches = Vec::new();
+    for folder in folders {
+        let mask = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
+        watches.push(inotify::add_watch(&queue, *folder, mask)?);
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "ready")?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut reader = inotify::Reader::new(queue.as_fd(), &mut buffer);
+    loop {
+        out.flush()?;
+        let event = reader.next()?;
+        let Some(number) = watches.iter().position(|watch| *watch == event.wd()) else { continue };
+        let name = event.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        writeln!(out, "{number} {name}")?;
+    }
+}
+
+/// Sets what it is told to until its input ends: the way in which other tools tell a guest of a change.
+pub(crate) fn touch() -> io::Result<()> {
+    for line in io::stdin().lines() {
+        let line = line?;
+        let mut words = line.splitn(3, ' ');
+        let mut number =
+            || words.next().and_then(|word| word.parse().ok()).ok_or(io::ErrorKind::InvalidInput);
+        let changed = Timespec { tv_sec: number()?, tv_nsec: number()? };
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: changed,
+        };
+        utimensat(CWD, words.next().unwrap_or_default(), &times, AtFlags::empty())?;
+    }
+    Ok(())
 }

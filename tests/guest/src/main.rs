@@ -10,7 +10,7 @@
 //! With a file `/bench` it measures two file systems instead ([`bench`]).
 //!
 //! With arguments it is a program for containers of the end-to-end tests instead: `watch` ([`watch`]), `posix` ([`posix`]),
-//! `look` and `poll` ([`look`]), and with a number, under whatever name, `sleep`.
+//! `look`, `poll`, `hear` and `touch` ([`look`]), and with a number, under whatever name, `sleep`.
 
 mod bench;
 mod look;
@@ -46,6 +46,8 @@ fn main() {
         ["watch", folders @ ..] => Some(watch::run(folders)),
         ["look", folder] => Some(look::look(Path::new(folder))),
         ["poll", file] => Some(look::poll(Path::new(file))),
+        ["hear", folders @ ..] => Some(look::hear(folders)),
+        ["touch"] => Some(look::touch()),
         ["posix", folder] => Some(posix::run(Path::new(folder))),
         ["posix", words @ ..] => Some(posix::between(words)),
         [seconds] if let Ok(seconds) = seconds.parse() => {
