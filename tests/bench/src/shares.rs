@@ -13,6 +13,7 @@ use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -23,7 +24,7 @@ use slipway_share::{
 };
 use slipway_test_harness::initramfs;
 
-use crate::figures::{Pair, Row, Sample, table};
+use crate::figures::{Pair, Row, Sample, quantiles, table};
 
 /// Compares shares with a virtiofsd.
 #[derive(Debug, Parser)]
@@ -93,7 +94,20 @@ fn tree(root: &Path) {
 /// The share server as the shim has it.
 struct Share {
     control: std::os::fd::OwnedFd,
-    _child: Ended,
+    child: Option<Ended>,
+    /// Reads what it tells of the host's files.
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        // The reader ends with it.
+        drop(self.child.take());
+        if let Some(reader) = self.reader.take() {
+            // What it panicked with was printed.
+            let _ = reader.join();
+        }
+    }
 }
 
 impl Share {
@@ -101,7 +115,7 @@ impl Share {
         let (control, theirs) = packets::pair().expect("sockets");
         let child =
             Command::new(&args.slipway).arg("share").stdin(Stdio::from(theirs)).spawn().expect("starts");
-        let share = Self { control, _child: Ended(child) };
+        let share = Self { control, child: Some(Ended(child)), reader: None };
         let exports = vec![Export::new(export.to_owned(), false)];
         let start = Call::Start { socket: socket.to_owned(), exports, hidden: Vec::new() };
         match share.ask(&start, None) {
@@ -116,14 +130,13 @@ impl Share {
     }
 
     /// As when a container that mounts the folder has started.
-    fn watch(&self, export: &Path) {
+    fn watch(&mut self, export: &Path) {
         let (mut ours, theirs) = UnixStream::pair().expect("sockets");
         assert_eq!(self.ask(&Call::Events, Some(&theirs)), Answer::Done);
-        // Ends with the share server.
-        std::thread::spawn(move || {
+        self.reader = Some(std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while ours.read(&mut bytes).is_ok_and(|count| count > 0) {}
-        });
+        }));
         let watch = Call::Watch { paths: vec![export.to_owned()], exclude: Vec::new(), vouch: true };
         match self.ask(&watch, None) {
             Answer::Status(status) if status.unwatched.is_none() && status.watches > 50 => {}
@@ -164,14 +177,14 @@ fn qemu(args: &Args, dir: &Path) -> Command {
     command
 }
 
-fn row(line: &str) -> Option<(&str, Pair)> {
+/// A row's name, a pair of it, and how often each device has interrupted for it.
+fn row(line: &str) -> Option<(&str, Pair, [u64; 2])> {
     let mut words = line.strip_prefix("row ")?.split('\t');
     let name = words.next()?;
-    let mut sample = || {
-        let wall = Duration::from_micros(words.next()?.trim().parse().ok()?);
-        Some(Sample { wall, cpu: 0.0 })
-    };
-    Some((name, Pair { ours: sample()?, peer: sample()? }))
+    let mut number = || words.next()?.trim().parse().ok();
+    let mut sample = || Some(Sample { wall: Duration::from_micros(number()?), cpu: 0.0 });
+    let pair = Pair { ours: sample()?, peer: sample()? };
+    Some((name, pair, [number()?, number()?]))
 }
 
 /// Measures, and prints the table.
@@ -184,7 +197,7 @@ pub(crate) fn run(args: &Args) {
     let (ours, peer) = (dir.join("ours"), dir.join("peer"));
     tree(&ours);
     tree(&peer);
-    let share = Share::start(args, &dir.join("ours.sock"), &ours);
+    let mut share = Share::start(args, &dir.join("ours.sock"), &ours);
     let mut virtiofsd = Command::new(&args.virtiofsd);
     virtiofsd.args(["--cache", "auto", "--socket-path"]).arg(dir.join("peer.sock"));
     let virtiofsd =
@@ -193,7 +206,7 @@ pub(crate) fn run(args: &Args) {
     wait_for(&dir.join("ours.sock"));
     wait_for(&dir.join("peer.sock"));
     let mut machine = Ended(qemu(args, &dir).spawn().expect("QEMU starts"));
-    let mut rows: Vec<(String, Row)> = Vec::new();
+    let mut rows: Vec<(String, Row, [Vec<f64>; 2])> = Vec::new();
     let mut said = Vec::new();
     let mut done = false;
     let console = BufReader::new(machine.0.stdout.take().expect("a pipe"));
@@ -202,19 +215,29 @@ pub(crate) fn run(args: &Args) {
         if line == "mounted" {
             share.watch(&ours);
             fs::write(peer.join("go"), "").expect("written");
-        } else if let Some((name, pair)) = row(line) {
-            if rows.last().is_none_or(|(last, _)| last != name) {
+        } else if let Some((name, pair, told)) = row(line) {
+            if rows.last().is_none_or(|(last, ..)| last != name) {
                 eprintln!("{name}");
-                rows.push((name.to_owned(), Row::new(name)));
+                rows.push((name.to_owned(), Row::new(name), Default::default()));
             }
             eprintln!("  {:?} : {:?}", pair.ours.wall, pair.peer.wall);
-            rows.last_mut().expect("just pushed").1.pairs.push(pair);
+            let (_, row, all) = rows.last_mut().expect("just pushed");
+            row.pairs.push(pair);
+            all.iter_mut().zip(told).for_each(|(all, told)| all.push(told as f64));
         } else {
             done |= line == "done";
             said.push(line.to_owned());
         }
     }
     assert!(done, "the guest did not come to its end:\n{}", said.join("\n"));
-    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
+    let (rows, told): (Vec<Row>, Vec<_>) =
+        rows.into_iter().map(|(name, row, told)| (row, (name, told))).unzip();
     println!("{}", table(&rows));
+    println!(
+        "the guest's requests, its preparations' too, as interrupts of the device; median, ours : virtiofsd"
+    );
+    for (name, told) in told {
+        let [mine, theirs] = told.map(|all| quantiles(all, [0.5]).map_or(0.0, |[median]| median));
+        println!("  {name:<38} {mine:>8} : {theirs}");
+    }
 }

@@ -1,15 +1,16 @@
 //! What file systems cost, measured in the guest: two devices in one guest, in turns, so that both meet the same noise.
 //!
 //! ```text
-//!   /bench says how many pairs, and of which rows ─▶ mount both ─▶ `mounted` ─▶ wait for the peer's file `go` ─▶ `row NAME OURS PEER` (µs) … ─▶ `done`
+//!   /bench says how many pairs, and of which rows ─▶ mount both ─▶ `mounted` ─▶ wait for the peer's file `go` ─▶ `row NAME OURS PEER` (µs, interrupts) … ─▶ `done`
 //! ```
 
 use std::{
     fs,
     io::{self, Read, Write},
+    os::unix::fs::{FileExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::mount::{MountFlags, mount, mount_bind};
@@ -28,10 +29,13 @@ const WORK: &[(&str, Work)] = &[
     ("list and stat all (as git status)", walk),
     ("open, read, close 2,000 files", read),
     ("create 300 files of 4 KiB", create),
+    ("unpack 300 files (as tar)", unpack),
     ("remove 300 files", remove),
     ("write 32 MiB", write_big),
     ("read 32 MiB, nothing kept", read_cold),
     ("read 32 MiB again", read_big),
+    ("write 4 KiB at 500 places", write_places),
+    ("read 4 KiB at 500 places, nothing kept", read_places),
 ];
 
 /// Measures; to be called with the modules loaded.
@@ -68,18 +72,30 @@ pub(crate) fn run() -> io::Result<()> {
             thread::sleep(REST);
         }
         for pair in 0..pairs {
-            let mut took = [Duration::ZERO; 2];
+            let (mut took, mut told) = ([Duration::ZERO; 2], [0; 2]);
             // The one that goes first changes from pair to pair.
             for turn in 0..2 {
                 let side = ((pair + turn) % 2) as usize;
                 thread::sleep(REST);
+                let before = interrupts(side)?;
                 took[side] = work([&ours, &peer][side])?;
+                told[side] = interrupts(side)? - before;
             }
-            println!("row {name}\t{}\t{}", took[0].as_micros(), took[1].as_micros());
+            let [mine, theirs] = took.map(|took| took.as_micros());
+            println!("row {name}\t{mine}\t{theirs}\t{}\t{}", told[0], told[1]);
         }
     }
     println!("done");
     Ok(())
+}
+
+/// How often a device has interrupted so far: each time for an answer, or for several at once. Ours is the first device.
+fn interrupts(device: usize) -> io::Result<u64> {
+    let all = fs::read_to_string("/proc/interrupts")?;
+    let queue = format!("virtio{device}-");
+    let lines =
+        all.lines().filter(|line| line.split_whitespace().last().is_some_and(|it| it.starts_with(&queue)));
+    Ok(lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum())
 }
 
 fn timed(act: impl FnOnce() -> io::Result<()>) -> io::Result<Duration> {
@@ -141,6 +157,27 @@ fn create(root: &Path) -> io::Result<Duration> {
     Ok(took)
 }
 
+/// With owner, mode and time of each, as root's tar sets them.
+fn unpack(root: &Path) -> io::Result<Duration> {
+    let folder = root.join("unpacked");
+    let took = timed(|| {
+        (0..300).try_for_each(|n| {
+            let below = folder.join(format!("folder {}", n / 30));
+            if n % 30 == 0 {
+                fs::create_dir_all(&below)?;
+            }
+            let mut file =
+                fs::OpenOptions::new().write(true).create_new(true).open(below.join(n.to_string()))?;
+            file.write_all(&[7; 4096])?;
+            fchown(&file, Some(0), Some(0))?;
+            file.set_permissions(fs::Permissions::from_mode(0o644))?;
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+        })
+    })?;
+    fs::remove_dir_all(folder)?;
+    Ok(took)
+}
+
 fn remove(root: &Path) -> io::Result<Duration> {
     let folder = root.join("old");
     fs::create_dir(&folder)?;
@@ -177,4 +214,25 @@ fn read_big(root: &Path) -> io::Result<Duration> {
 fn read_cold(root: &Path) -> io::Result<Duration> {
     fs::write("/proc/sys/vm/drop_caches", "3")?;
     read_big(root)
+}
+
+/// The same places each time, in no order.
+fn places() -> impl Iterator<Item = u64> {
+    let mut at: u32 = 1;
+    (0..500).map(move |_| {
+        at = at.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        u64::from(at >> 8) % (BIG as u64 / 4096) * 4096
+    })
+}
+
+fn write_places(root: &Path) -> io::Result<Duration> {
+    let file = fs::OpenOptions::new().write(true).open(root.join("big"))?;
+    timed(|| places().try_for_each(|place| file.write_all_at(&[7; 4096], place)))
+}
+
+fn read_places(root: &Path) -> io::Result<Duration> {
+    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    let file = fs::File::open(root.join("big"))?;
+    let mut piece = [0; 4096];
+    timed(|| places().try_for_each(|place| file.read_exact_at(&mut piece, place)))
 }
