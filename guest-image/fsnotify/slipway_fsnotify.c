@@ -434,6 +434,27 @@ static void leave(struct batch *batch)
 	memset(&batch->at, 0, sizeof(batch->at));
 }
 
+/*
+ * The server takes privileges of a file away when it is written to, so the kernel need not ask for them before each write. It notes
+ * that for the device's first file system alone, not for a share's, which is mounted below it.
+ */
+static void inherit(const struct path *root)
+{
+	struct super_block *sb = root->dentry->d_sb;
+	struct path above = *root;
+
+	if (sb->s_flags & SB_NOSEC)
+		return;
+	path_get(&above);
+	if (follow_up(&above) && above.dentry->d_sb->s_magic == FUSE_SUPER_MAGIC &&
+	    (above.dentry->d_sb->s_flags & SB_NOSEC)) {
+		down_write(&sb->s_umount);
+		sb->s_flags |= SB_NOSEC;
+		up_write(&sb->s_umount);
+	}
+	path_put(&above);
+}
+
 /* Finds the folder, unless the event before was there too. -ENOENT: it is gone, and so is who watched it. */
 static int enter(struct batch *batch, const struct head *head, const char *below)
 {
@@ -456,6 +477,7 @@ static int enter(struct batch *batch, const struct head *head, const char *below
 	batch->at = file->f_path;
 	path_get(&batch->at);
 	fput(file);
+	inherit(&batch->at);
 	batch->root = head->root;
 	batch->below = below;
 	batch->length = head->below;

@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,6 +17,7 @@ pub(crate) const TESTS: &[Shared] = &[
     ("posix_what_programs_do_ends_as_it_does_on_the_host", as_on_the_host),
     ("posix_locks_hold_between_containers", locks),
     ("posix_memory_of_a_file_is_shared_between_containers", memory),
+    ("posix_a_write_is_one_request", one_request),
     ("posix_a_folder_of_100000_files_is_listed_whole", many),
 ];
 
@@ -88,6 +90,36 @@ fn memory(home: &Home) {
     }
     let bytes = fs::read(dir.join("file")).expect("there");
     assert_eq!(bytes[..4], 2000u32.to_ne_bytes(), "and the host has it");
+}
+
+/// The kernel asks for a file's privileges before each write where it is not told that it need not.
+fn one_request(home: &Home) {
+    const WRITES: u64 = 2000;
+    let dir = folder(home, "writes");
+    // Each answer of the device is an interrupt of it, or several are one.
+    let script =
+        "for d in /sys/bus/virtio/drivers/virtiofs/virtio*; do grep \"${d##*/}-\" /proc/interrupts; done";
+    let answers = || -> u64 {
+        let lines = home.slipway(["shell", "--", "sh", "-c", script]).run().ok().text();
+        assert!(!lines.is_empty(), "the device has interrupts");
+        // The first word names the interrupt, and one for each processor follows.
+        let counts = |line: &str| -> u64 {
+            line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok()).sum()
+        };
+        lines.lines().map(counts).sum()
+    };
+    let bind = format!("{}:/x", dir.display());
+    let written = format!("dd if=/dev/zero of=/x/file bs=512 count={WRITES}");
+    let before = answers();
+    home.docker(["run", "--rm", "--network", "none", "-v", &bind, "box", "sh", "-c", &written]).run().ok();
+    let asked = answers() - before;
+    assert!((WRITES / 2..WRITES * 3 / 2).contains(&asked), "{asked} requests for {WRITES} writes");
+    // They are taken away by a write all the same, also by one that comes after another.
+    let script = "cd /x; umask 0; for n in 1 2; do echo $n >> mine; echo $n >> mine; chmod 6777 mine; \
+        stat -c %a mine; echo $n >> mine; stat -c %a mine; done";
+    let run = ["run", "--rm", "--network", "none", "-u", "1001:1001", "-v", &bind, "box", "sh", "-c", script];
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("set");
+    assert_eq!(home.docker(run).run().ok().text(), "6777\n777\n6777\n777");
 }
 
 /// More than may be open at once where a system's limit is low: the machine forgets in time.

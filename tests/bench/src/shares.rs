@@ -5,7 +5,8 @@
 //!   virtiofsd ◀──────── the same tree ───────────────────────────────┴─ QEMU ─ guest: tests/guest/src/bench.rs ─ console ─▶ rows
 //! ```
 //!
-//! Nobody changes the host's files meanwhile, so that the events that the watcher sends are read and dropped here.
+//! Nobody changes the host's files meanwhile, so that the events that the watcher sends are read and dropped here. This guest
+//! has not our kernel module: it asks twice for each write to ours, which a machine of Slipway's does not.
 
 use std::{
     fs,

@@ -82,12 +82,29 @@ impl FileEvents {
             opened.map_err(|error| format!("failed to open {DEVICE}: {error}"))
         });
         *lock(&self.module) = opened;
+        self.introduce();
         self.settled.send_replace(true);
     }
 
     /// Delivers what happens below these, by their place in the guest, and nowhere else.
     pub(crate) fn set_roots(&self, roots: BTreeMap<PathBuf, Root>) {
         *lock(&self.roots) = roots;
+        self.introduce();
+    }
+
+    /// Names each share to the module, which does for a new one what has to be done once. The event says to believe nothing
+    /// that was seen there, which is little when shares change.
+    fn introduce(&self) {
+        let Ok(module) = &mut *lock(&self.module) else { return };
+        let roots = lock(&self.roots);
+        let mut records = Vec::new();
+        let event = FileEvent { mask: libc::IN_Q_OVERFLOW, ..FileEvent::default() };
+        for root in roots.values() {
+            record(&event, root.folder.as_raw_fd(), b"", &mut records);
+        }
+        if !records.is_empty() {
+            write(module, &records);
+        }
     }
 
     /// Waits until the boot knows whether the module is there. Cancel-safe.
