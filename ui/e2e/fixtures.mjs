@@ -148,6 +148,20 @@ export const fixtures = {
     { id: "docker-context", state: "failed", message: "the docker context `slipway` leads elsewhere", causes: ["its engine is `unix:///old.sock`"], hint: "`slipway doctor --fix` sets it right", fixable: true, fixed: false },
     { id: "docker-environment", state: "not-applicable", message: "only `slipway doctor` in a terminal sees what its shell has set", fixable: false, fixed: false },
   ],
+  disk: {
+    data_disk: "/home/anna/.slipway/machine/data.raw",
+    host_bytes: 6_400_000_000,
+    limit_bytes: 107_374_182_400,
+    guest_bytes: 4_200_000_000,
+    guest_free_bytes: 100_800_000_000,
+    holdings: [
+      { kind: "images", count: 14, bytes: 3_100_000_000, reclaimable_bytes: 1_200_000_000 },
+      { kind: "containers", count: 11, bytes: 48_000_000, reclaimable_bytes: 2_000_000 },
+      { kind: "volumes", count: 5, bytes: 620_000_000, reclaimable_bytes: 0 },
+      { kind: "build cache", count: 31, bytes: 410_000_000, reclaimable_bytes: 410_000_000 },
+    ],
+    missing: [],
+  },
   holdings: { data_disk: "/home/anna/.slipway/machine/data.raw", data_bytes: 6_400_000_000, settings: ["machine.memory"] },
   mounts: {
     mounts: [

@@ -160,6 +160,20 @@ onPage("an image is loaded from a file with progress, and can be cancelled", { h
   await page.getByText("shop.tar is loaded").waitFor();
 });
 
+onPage("the data disk is shown from both sides, and free space is given back", { hash: "/settings/resources" }, async ({ page, target }) => {
+  const images = page.getByRole("row", { name: "Images 14 3.10 GB 1.20 GB" });
+  await images.waitFor();
+  await page.getByText("6.40 GB of 107 GB").waitFor();
+  await page.getByRole("button", { name: "Give back free space" }).click();
+  await page.getByText("2.20 GB given back").waitFor();
+  await page.getByText("4.20 GB of 107 GB").waitFor();
+  // Without a machine nobody knows what is free.
+  Object.assign(target.disk, { guest_bytes: null, guest_free_bytes: null, holdings: [] });
+  target.setStatus({ state: "stopped", engine: null, machine: null });
+  await images.waitFor({ state: "detached" });
+  assert.ok(await page.getByRole("button", { name: "Give back free space" }).isDisabled());
+});
+
 onPage("a setting is changed at once, a wrong one says why, and a restart is offered", { hash: "/settings/resources" }, async ({ page, target }) => {
   const memory = page.getByRole("textbox", { name: "Memory" });
   await memory.fill("8GiB");

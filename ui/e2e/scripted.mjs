@@ -88,6 +88,12 @@ export class Scripted {
       return { path: body.path, bytes: 48_000, files: ["manifest.json"] };
     }
     if (path === "/holdings") return this.holdings;
+    if (path === "/disk") return this.disk;
+    if (path === "/disk/trim") {
+      const before = this.disk.host_bytes;
+      this.disk.host_bytes = this.disk.guest_bytes;
+      return { before_bytes: before, after_bytes: this.disk.host_bytes };
+    }
     if (path === "/mounts") {
       if (method === "POST") this.mounts.mounts.push({ ...body, guest_path: body.path, origin: "added", watched: [] });
       return this.mounts;

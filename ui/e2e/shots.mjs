@@ -29,7 +29,7 @@ const scenes = [
   ["build-failed", { hash: "/builds/76xnafpgx9u97p0fa8k8klmi7" }],
   ["builds-cache", { hash: "/builds", do: (p) => p.getByRole("button", { name: "Cache" }).click() }],
   ["settings-general", { hash: "/settings" }],
-  ["settings-resources", { hash: "/settings/resources" }],
+  ["settings-resources", { hash: "/settings/resources", do: (p) => p.getByRole("button", { name: "Give back" }).scrollIntoViewIfNeeded() }],
   ["settings-folders", { hash: "/settings/folders" }],
   ["settings-network", { hash: "/settings/network" }],
   ["settings-advanced", { hash: "/settings/advanced" }],
