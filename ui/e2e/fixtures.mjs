@@ -148,6 +148,10 @@ export const fixtures = {
     { id: "docker-context", state: "failed", message: "the docker context `slipway` leads elsewhere", causes: ["its engine is `unix:///old.sock`"], hint: "`slipway doctor --fix` sets it right", fixable: true, fixed: false },
     { id: "docker-environment", state: "not-applicable", message: "only `slipway doctor` in a terminal sees what its shell has set", fixable: false, fixed: false },
   ],
+  images_kept: {
+    current: { version: "0.1.0+3f2a9c10", dir: "/home/anna/.slipway/image" },
+    previous: { version: "0.1.0+b71d04e2", dir: "/home/anna/.slipway/image.previous" },
+  },
   disk: {
     data_disk: "/home/anna/.slipway/machine/data.raw",
     host_bytes: 6_400_000_000,

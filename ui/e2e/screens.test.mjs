@@ -174,6 +174,18 @@ onPage("the data disk is shown from both sides, and free space is given back", {
   assert.ok(await page.getByRole("button", { name: "Give back free space" }).isDisabled());
 });
 
+onPage("the machine goes back to the image before, once it is stopped", { hash: "/settings/image" }, async ({ page, target }) => {
+  const [now, before] = [target.images_kept.current.version, target.images_kept.previous.version];
+  const back = page.getByRole("button", { name: "Go back to it" });
+  await page.getByText(before).waitFor();
+  await back.click();
+  await page.getByText("the image of a machine that runs cannot be replaced").waitFor();
+  target.setStatus({ state: "stopped", engine: null, machine: null });
+  await back.click();
+  await page.getByText(`${before} is used from the next start on`).waitFor();
+  await page.getByText(now).waitFor();
+});
+
 onPage("a setting is changed at once, a wrong one says why, and a restart is offered", { hash: "/settings/resources" }, async ({ page, target }) => {
   const memory = page.getByRole("textbox", { name: "Memory" });
   await memory.fill("8GiB");

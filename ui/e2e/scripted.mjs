@@ -88,6 +88,14 @@ export class Scripted {
       return { path: body.path, bytes: 48_000, files: ["manifest.json"] };
     }
     if (path === "/holdings") return this.holdings;
+    if (path === "/images") return this.images_kept;
+    if (path === "/image/rollback") {
+      if (this.status.state !== "stopped") throw Object.assign(NO(409, "the image of a machine that runs cannot be replaced"), { code: "machine-runs", hint: "run `slipway stop` first" });
+      const { current, previous } = this.images_kept;
+      this.images_kept = { current: previous, previous: current };
+      this.setStatus({ image: previous.version });
+      return previous.version;
+    }
     if (path === "/disk") return this.disk;
     if (path === "/disk/trim") {
       const before = this.disk.host_bytes;

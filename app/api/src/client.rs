@@ -10,8 +10,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Bundle, ContextRequest, DiagnoseRequest, DiskTrim, DiskUsage, DockerSetup, DoctorReport, DoctorRequest,
-    Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem, Reset, ResetRequest,
-    Setting, SettingValue, StartRequest, Status, StopRequest, Version, connect,
+    GuestImages, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem, Reset,
+    ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, Version, connect,
     exec::{ExecRequest, UPGRADE},
 };
 
@@ -262,6 +262,22 @@ impl ApiClient {
     /// See [`ClientError`].
     pub async fn install_image(&self, request: &ImageRequest) -> Result<String, ClientError> {
         self.ask(Method::POST, "/image", Some(request)).await
+    }
+
+    /// The guest images that there are.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn images(&self) -> Result<GuestImages, ClientError> {
+        self.get("/images").await
+    }
+
+    /// Goes back to the guest image before the installed one; the machine must be stopped. Returns its version.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn roll_back_image(&self) -> Result<String, ClientError> {
+        self.ask(Method::POST, "/image/rollback", None::<&()>).await
     }
 
     /// Every folder that the machine sees.

@@ -336,6 +336,25 @@ pub struct ImageRequest {
     pub trust_key: bool,
 }
 
+/// The guest images that a profile has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestImages {
+    /// The one that boots.
+    pub current: Option<GuestImage>,
+    /// The one before it, to go back to.
+    pub previous: Option<GuestImage>,
+}
+
+/// A guest image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestImage {
+    /// Its version.
+    pub version: String,
+    /// Its folder.
+    #[schema(value_type = String)]
+    pub dir: PathBuf,
+}
+
 /// What is on the disk now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Holdings {

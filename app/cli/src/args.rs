@@ -137,10 +137,11 @@ pub(crate) enum Verb {
         after_help = "examples:\n  slipway disk usage\n  slipway disk trim\n  slipway disk resize 200GiB"
     )]
     Disk(DiskVerb),
-    /// show or replace the guest image that the machine boots
+    /// show or replace the guest image that the machine boots, or go back to the one before
     #[command(
         subcommand,
-        after_help = "examples:\n  slipway image ls\n  slipway image install ./guest-image/out"
+        after_help = "examples:\n  slipway image ls\n  slipway image install ./guest-image/out\n  slipway image \
+        rollback"
     )]
     Image(ImageVerb),
     /// set up which engine `docker` speaks to
@@ -402,7 +403,7 @@ pub(crate) enum MountVerb {
 /// What to do about the guest image.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageVerb {
-    /// print the installed image
+    /// print the installed image, and the one before it
     Ls {
         /// print JSON
         #[arg(long)]
@@ -416,6 +417,9 @@ pub(crate) enum ImageVerb {
         #[arg(long)]
         trust_key: bool,
     },
+    /// go back to the image before the installed one, from the next start on; the same again goes forth
+    #[command(after_help = "examples:\n  slipway stop\n  slipway image rollback\n  slipway start")]
+    Rollback,
 }
 
 /// What to do about docker's context.

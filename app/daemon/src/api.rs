@@ -15,8 +15,8 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use slipway_api::{
     Bundle, ContextRequest, DaemonSeen, DiagnoseRequest, DiskTrim, DiskUsage, DockerSetup, DoctorReport,
-    DoctorRequest, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem,
-    ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
+    DoctorRequest, GuestImages, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port,
+    Problem, ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
     exec::{ExecRequest, UPGRADE},
     log_files,
     paths::Paths,
@@ -72,6 +72,8 @@ fn router(app: App) -> Router {
         .route("/disk/resize", post(resize_disk))
         .route("/reset", post(reset))
         .route("/image", post(install_image))
+        .route("/image/rollback", post(roll_back_image))
+        .route("/images", get(images))
         .route("/mounts", get(mounts).post(add_mount))
         .route("/mounts/remove", post(remove_mount))
         .route("/exec", post(run))
@@ -93,7 +95,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         servers((url = "/v1")),
         paths(version, status, watch_status, start, stop, pause, resume, quit, settings, set, unset, logs, ports, watch_ports,
               use_context, examine, diagnose, holding, disk, trim_disk, resize_disk, reset,
-              install_image, run, mounts, add_mount, remove_mount)
+              install_image, roll_back_image, images, run, mounts, add_mount, remove_mount)
     )]
     struct Document;
     Document::openapi()
@@ -115,7 +117,9 @@ impl IntoResponse for Refusal {
             "bad-request" | "disk-shrink" | "mount-path" | "settings-wrong" | "settings-too-much" => {
                 StatusCode::BAD_REQUEST
             }
-            "busy" | "machine-runs" | "not-running" | "image-key" | "file-exists" => StatusCode::CONFLICT,
+            "busy" | "machine-runs" | "not-running" | "image-key" | "image-no-previous" | "file-exists" => {
+                StatusCode::CONFLICT
+            }
             "daemon-ending" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -370,6 +374,16 @@ async fn reset(Shared(app): Shared<App>, Asked(request): Asked<ResetRequest>) ->
 #[utoipa::path(post, path = "/image", request_body = ImageRequest, responses((status = 200, body = String), (status = 409, body = Problem)))]
 async fn install_image(Shared(app): Shared<App>, Asked(request): Asked<ImageRequest>) -> Answer<String> {
     Ok(Json(app.owner.install(request).await?))
+}
+
+#[utoipa::path(post, path = "/image/rollback", responses((status = 200, body = String), (status = 409, body = Problem)))]
+async fn roll_back_image(Shared(app): Shared<App>) -> Answer<String> {
+    Ok(Json(app.owner.roll_back_image().await?))
+}
+
+#[utoipa::path(get, path = "/images", responses((status = 200, body = GuestImages)))]
+async fn images(Shared(app): Shared<App>) -> Answer<GuestImages> {
+    Ok(Json(blocking(move || crate::image::images(&app.context.paths)).await?))
 }
 
 #[utoipa::path(get, path = "/mounts", responses((status = 200, body = Mounts)))]

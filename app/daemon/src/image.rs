@@ -1,4 +1,10 @@
-//! The guest image of a profile: checked before each boot, and replaced as a whole.
+//! The guest image of a profile: checked before each boot, replaced as a whole, and exchanged with the one before it.
+//!
+//! ```text
+//!   install ─▶ image ──the next install──▶ image.previous ──the next but one──▶ gone
+//!                ▲                              │
+//!                └────────── roll back ─────────┘  and what was in `image` then is not taken from the package again
+//! ```
 //!
 //! The key that signed the first image is pinned as `image.pub`; an image of another key is refused unless the person says
 //! that it is to be trusted from now on.
@@ -8,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use slipway_api::{ImageRequest, Problem, paths::Paths};
+use slipway_api::{GuestImage, GuestImages, ImageRequest, Problem, paths::Paths};
 use slipway_manifest::{MANIFEST, Manifest, SIGNATURE, VerifyError, verify, verify_bootable};
 
 /// The public key, beside the parts of an image that was built here.
@@ -16,6 +22,16 @@ const KEY: &str = "key.pub";
 
 fn pinned(paths: &Paths) -> PathBuf {
     paths.root().join("image.pub")
+}
+
+/// The image before the installed one.
+fn previous(paths: &Paths) -> PathBuf {
+    paths.image_dir().with_extension("previous")
+}
+
+/// The manifest of the image that the person went back from.
+fn declined(paths: &Paths) -> PathBuf {
+    paths.root().join("image.declined")
 }
 
 fn damaged(error: &VerifyError) -> Problem {
@@ -39,11 +55,12 @@ pub(crate) fn provide(paths: &Paths, exe: &Path) -> Result<(), Problem> {
     let Some(dir) = packaged(exe) else { return Ok(()) };
     let read = |file: PathBuf| std::fs::read(file).ok();
     let installed = read(paths.image_dir().join(MANIFEST));
+    let packaged = read(dir.join(MANIFEST));
     let ours = read(pinned(paths))
         .is_some_and(|pin| read(dir.join(KEY)).is_some_and(|key| key.trim_ascii() == pin.trim_ascii()));
     let wanted = match &installed {
         None => true,
-        Some(manifest) => ours && read(dir.join(MANIFEST)).as_ref() != Some(manifest),
+        Some(manifest) => ours && packaged.as_ref() != Some(manifest) && packaged != read(declined(paths)),
     };
     if wanted {
         // What the package brought is as trusted as the program itself.
@@ -66,8 +83,54 @@ pub(crate) fn check(paths: &Paths) -> Result<Manifest, Problem> {
 
 /// The installed image's version, unchecked: for a status.
 pub(crate) fn version(paths: &Paths) -> Option<String> {
-    let json = std::fs::read(paths.image_dir().join(MANIFEST)).ok()?;
+    version_in(&paths.image_dir())
+}
+
+fn version_in(dir: &Path) -> Option<String> {
+    let json = std::fs::read(dir.join(MANIFEST)).ok()?;
     Some(serde_json::from_slice::<Manifest>(&json).ok()?.version)
+}
+
+/// The installed image and the one before it, unchecked.
+pub(crate) fn images(paths: &Paths) -> GuestImages {
+    let image = |dir: PathBuf| version_in(&dir).map(|version| GuestImage { version, dir });
+    GuestImages { current: image(paths.image_dir()), previous: image(previous(paths)) }
+}
+
+/// Puts the image before the installed one back into its place, and that one where it was. Blocks.
+pub(crate) fn roll_back(paths: &Paths) -> Result<Manifest, Problem> {
+    let (target, previous) = (paths.image_dir(), previous(paths));
+    if !previous.join(MANIFEST).exists() {
+        return Err(Problem::new("image-no-previous", "there is no earlier guest image to go back to")
+            .hint("`slipway image install DIR` installs one"));
+    }
+    let key_file = previous.join(KEY);
+    let key = std::fs::read_to_string(&key_file).map_err(|error| io_problem("read", &key_file, &error))?;
+    let manifest = verify(&previous, &key).map_err(|error| damaged(&error))?;
+    let left = std::fs::read(target.join(MANIFEST)).unwrap_or_default();
+    exchange(&previous, &target)?;
+    for (file, bytes) in [(pinned(paths), key.as_bytes()), (declined(paths), left.as_slice())] {
+        slipway_settings::file::replace(&file, bytes).map_err(|error| io_problem("write", &file, &error))?;
+    }
+    Ok(manifest)
+}
+
+/// Two folders in each other's place; where `to` is not there, `from` is moved.
+fn exchange(from: &Path, to: &Path) -> Result<(), Problem> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let done = match renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+        Err(rustix::io::Errno::NOENT) => std::fs::rename(from, to),
+        // A file system that cannot do it at once.
+        Err(rustix::io::Errno::INVAL) => {
+            let aside = to.with_extension("old");
+            let _ = std::fs::remove_dir_all(&aside);
+            std::fs::rename(to, &aside)
+                .and_then(|()| std::fs::rename(from, to))
+                .and_then(|()| std::fs::rename(&aside, from))
+        }
+        other => other.map_err(io::Error::from),
+    };
+    done.map_err(|error| io_problem("put back", from, &error))
 }
 
 /// Checks the image in a folder and puts it in place of the installed one, whole or not at all. Blocks.
@@ -95,7 +158,6 @@ pub(crate) fn install(paths: &Paths, request: &ImageRequest) -> Result<Manifest,
     let manifest = verify(from, &key).map_err(|error| damaged(&error))?;
     let target = paths.image_dir();
     let aside = target.with_extension("new");
-    let old = target.with_extension("old");
     let _ = std::fs::remove_dir_all(&aside);
     let names = manifest.parts.iter().map(|part| part.name.as_str()).chain([MANIFEST, SIGNATURE, KEY]);
     for name in names {
@@ -104,6 +166,10 @@ pub(crate) fn install(paths: &Paths, request: &ImageRequest) -> Result<Manifest,
     }
     // Checked where it will be used: what was copied may not be what was read before.
     verify(&aside, &key).map_err(|error| damaged(&error))?;
+    // The same one again does not take the place of the one before it.
+    let manifest_in = |dir: &Path| std::fs::read(dir.join(MANIFEST)).ok();
+    let again = manifest_in(&aside) == manifest_in(&target);
+    let old = if again { target.with_extension("old") } else { previous(paths) };
     let _ = std::fs::remove_dir_all(&old);
     if target.exists() {
         std::fs::rename(&target, &old).map_err(|error| io_problem("set aside", &target, &error))?;
@@ -113,7 +179,11 @@ pub(crate) fn install(paths: &Paths, request: &ImageRequest) -> Result<Manifest,
         let _ = std::fs::rename(&old, &target);
         return Err(io_problem("put the image into", &target, &error));
     }
-    let _ = std::fs::remove_dir_all(&old);
+    if again {
+        let _ = std::fs::remove_dir_all(&old);
+    }
+    // What is installed is what the person, or a new package, wants now.
+    let _ = std::fs::remove_file(declined(paths));
     slipway_settings::file::replace(&pin, key.as_bytes())
         .map_err(|error| io_problem("write", &pin, &error))?;
     Ok(manifest)
@@ -125,4 +195,117 @@ fn copy_synced(source: &Path, target: &Path) -> io::Result<()> {
     }
     std::fs::copy(source, target)?;
     std::fs::File::open(target)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use minisign::KeyPair;
+    use slipway_manifest::Part;
+    use slipway_settings::paths::Env;
+
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Paths) {
+        let home = tempfile::tempdir().expect("folder");
+        let env = Env { slipway_home: Some(home.path().join("home").into()), ..Env::default() };
+        let paths = Paths::resolve(&env, "default").expect("paths");
+        paths.prepare().expect("prepared");
+        (home, paths)
+    }
+
+    /// An image of one part, as the builder lays it out.
+    fn built(dir: PathBuf, version: &str, KeyPair { pk, sk }: &KeyPair) -> PathBuf {
+        std::fs::create_dir_all(&dir).expect("folder");
+        std::fs::write(dir.join("kernel"), version).expect("part");
+        let sha256 = <sha2::Sha256 as sha2::Digest>::digest(version);
+        let sha256 = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        let part = Part { name: "kernel".into(), size: version.len() as u64, sha256 };
+        let manifest = Manifest { version: version.into(), parts: vec![part], ..Manifest::default() };
+        let json = serde_json::to_vec(&manifest).expect("json");
+        let signature = minisign::sign(Some(pk), sk, json.as_slice(), None, None).expect("signs");
+        std::fs::write(dir.join(MANIFEST), json).expect("manifest");
+        std::fs::write(dir.join(SIGNATURE), signature.into_string()).expect("signature");
+        std::fs::write(dir.join(KEY), pk.to_base64()).expect("key");
+        dir
+    }
+
+    fn key() -> KeyPair {
+        KeyPair::generate_unencrypted_keypair().expect("key")
+    }
+
+    fn request(dir: &Path) -> ImageRequest {
+        ImageRequest { dir: dir.to_owned(), trust_key: true }
+    }
+
+    fn versions(paths: &Paths) -> (Option<String>, Option<String>) {
+        let images = images(paths);
+        (images.current.map(|image| image.version), images.previous.map(|image| image.version))
+    }
+
+    fn are(paths: &Paths, current: &str, previous: Option<&str>) {
+        assert_eq!(versions(paths), (Some(current.to_owned()), previous.map(str::to_owned)));
+        assert_eq!(check(paths).expect("boots").version, current);
+    }
+
+    #[test]
+    fn the_image_before_is_kept_and_can_be_gone_back_to() {
+        let (kept, paths) = home();
+        let (ours, theirs) = (key(), key());
+        let image = |version: &str, key: &KeyPair| built(kept.path().join(version), version, key);
+        assert_eq!(roll_back(&paths).expect_err("nothing there").code, "image-no-previous");
+        install(&paths, &request(&image("1", &ours))).expect("installed");
+        are(&paths, "1", None);
+        assert_eq!(roll_back(&paths).expect_err("nothing before it").code, "image-no-previous");
+        // Of another key, so that the pin must go back, too.
+        install(&paths, &request(&image("2", &theirs))).expect("installed");
+        are(&paths, "2", Some("1"));
+        install(&paths, &request(&image("2", &theirs))).expect("again");
+        are(&paths, "2", Some("1"));
+        assert_eq!(roll_back(&paths).expect("went back").version, "1");
+        are(&paths, "1", Some("2"));
+        assert_eq!(roll_back(&paths).expect("and forth").version, "2");
+        are(&paths, "2", Some("1"));
+    }
+
+    #[test]
+    fn a_damaged_image_is_not_gone_back_to() {
+        let (kept, paths) = home();
+        let key = key();
+        for version in ["1", "2"] {
+            let image = built(kept.path().join(version), version, &key);
+            install(&paths, &request(&image)).expect("installed");
+        }
+        std::fs::write(previous(&paths).join("kernel"), "x").expect("written");
+        assert_eq!(roll_back(&paths).expect_err("damaged").code, "image-damaged");
+        are(&paths, "2", Some("1"));
+        // With nothing in its place the one before is better than none.
+        std::fs::write(previous(&paths).join("kernel"), "1").expect("written");
+        std::fs::remove_dir_all(paths.image_dir()).expect("removed");
+        roll_back(&paths).expect("went back");
+        are(&paths, "1", None);
+    }
+
+    #[test]
+    fn a_package_does_not_bring_again_what_was_gone_back_from() {
+        let (kept, paths) = home();
+        let key = key();
+        let share = kept.path().join("usr/share/slipway/image");
+        let exe = kept.path().join("usr/bin/slipway");
+        let provided = |version: &str| {
+            let _ = std::fs::remove_dir_all(&share);
+            built(share.clone(), version, &key);
+            provide(&paths, &exe).expect("provided");
+        };
+        provided("1");
+        provided("2");
+        are(&paths, "2", Some("1"));
+        roll_back(&paths).expect("went back");
+        provided("2");
+        are(&paths, "1", Some("2"));
+        // The next version is another matter.
+        provided("3");
+        are(&paths, "3", Some("1"));
+        provided("2");
+        are(&paths, "2", Some("3"));
+    }
 }

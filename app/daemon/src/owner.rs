@@ -40,7 +40,8 @@ enum Command {
     Pause(Reply<Status>),
     Resume(Reply<Status>),
     Reset(Reset, Reply<()>),
-    Install(ImageRequest, Reply<String>),
+    /// None: the image before the installed one.
+    Install(Option<ImageRequest>, Reply<String>),
     Settings(Reply<()>),
     Docker(DockerSetup),
 }
@@ -82,7 +83,11 @@ impl Owner {
     }
 
     pub(crate) async fn install(&self, request: ImageRequest) -> Result<String, Problem> {
-        self.ask(|reply| Command::Install(request, reply)).await
+        self.ask(|reply| Command::Install(Some(request), reply)).await
+    }
+
+    pub(crate) async fn roll_back_image(&self) -> Result<String, Problem> {
+        self.ask(|reply| Command::Install(None, reply)).await
     }
 
     /// The settings may have changed: what waits for the next start is found out anew.
@@ -325,9 +330,13 @@ impl Task {
         self.board.change(|status| status.pending_settings = pending);
     }
 
-    async fn install(&mut self, request: ImageRequest) -> Result<String, Problem> {
+    async fn install(&mut self, request: Option<ImageRequest>) -> Result<String, Problem> {
         let context = Arc::clone(&self.context);
-        let installed = tokio::task::spawn_blocking(move || image::install(&context.paths, &request)).await;
+        let installed = tokio::task::spawn_blocking(move || match request {
+            Some(request) => image::install(&context.paths, &request),
+            None => image::roll_back(&context.paths),
+        })
+        .await;
         let manifest = installed.map_err(|error| {
             Problem::new("internal", "a task of the daemon failed").because(error.to_string())
         })??;

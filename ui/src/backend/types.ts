@@ -9,6 +9,7 @@ export type Port = Schemas["Port"];
 export type Mounts = Schemas["Mounts"];
 export type Mount = Schemas["Mount"];
 export type Holdings = Schemas["Holdings"];
+export type GuestImages = Schemas["GuestImages"];
 export type DiskUse = Schemas["DiskUsage"];
 export type DiskTrim = Schemas["DiskTrim"];
 export type Check = Schemas["Check"];
