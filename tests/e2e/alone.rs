@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Alone] = &[
     ("alone_a_machine_waits_for_room_on_the_host_and_loses_nothing", waits_for_room),
     ("alone_a_damaged_data_disk_is_refused_and_kept", damaged_disk),
     ("alone_a_start_can_be_taken_back", taken_back),
+    ("alone_an_image_that_does_not_boot_makes_room_for_the_one_before", does_not_boot),
 ];
 
 fn spaces(built: &Built) {
@@ -54,6 +55,43 @@ fn damaged_disk(built: &Built) {
     let mut start = [0; 4096];
     file.read_exact_at(&mut start, 0).expect("read");
     assert_eq!(start, [0x5a; 4096], "never formatted");
+}
+
+/// The built image, made to look for its first program where there is none, and signed by somebody else.
+fn broken_image(built: &Built, dir: &Path) -> PathBuf {
+    let dir = dir.join("broken");
+    Command::new("cp").arg("-r").arg(&built.image).arg(&dir).run().ok();
+    let path = dir.join("manifest.json");
+    let mut manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+    manifest["version"] = "broken".into();
+    manifest["cmdline"].as_array_mut().expect("words").push("rdinit=/nonexistent".into());
+    let json = serde_json::to_vec(&manifest).expect("JSON");
+    let minisign::KeyPair { pk, sk } = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
+    let signature = minisign::sign(Some(&pk), &sk, json.as_slice(), None, None).expect("signed");
+    fs::write(path, json).expect("written");
+    fs::write(dir.join("manifest.json.minisig"), signature.into_string()).expect("written");
+    fs::write(dir.join("key.pub"), pk.to_base64()).expect("written");
+    dir
+}
+
+fn does_not_boot(built: &Built) {
+    let home = Home::new(built);
+    let images = || -> serde_json::Value {
+        serde_json::from_slice(&home.slipway(["image", "ls", "--json"]).run().ok().out).expect("JSON")
+    };
+    let good = images()["current"]["version"].clone();
+    let broken = broken_image(built, home.path());
+    let refused = home.slipway(["image", "install"]).arg(&broken).run();
+    assert!(refused.code == 1 && refused.err.contains("--trust-key"), "{refused}");
+    home.slipway(["image", "install", "--trust-key"]).arg(&broken).run().ok();
+    let ran = home.slipway(["start"]).within(Duration::from_secs(200)).run();
+    let told =
+        ["broken never booted here before", good.as_str().expect("a version"), "is in its place again"];
+    assert!(ran.code == 1 && told.iter().all(|words| ran.err.contains(words)), "{ran}");
+    let now = images();
+    assert_eq!((&now["current"]["version"], &now["previous"]["version"]), (&good, &"broken".into()));
+    home.start();
 }
 
 fn taken_back(built: &Built) {

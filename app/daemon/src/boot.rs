@@ -92,6 +92,16 @@ pub(crate) async fn boot(
     // While the machine boots, which takes longer.
     let (live, ()) =
         tokio::join!(inside(&context, &board, shim, &settings, timeout_s, false, &cancel), setting_up);
+    let paths = context.paths.clone();
+    let live = blocking(move || match live {
+        Ok(live) => {
+            image::booted(&paths);
+            Ok(live)
+        }
+        Err(problem) => Err(image::boot_failed(&paths, problem)),
+    });
+    let live = live.await;
+    board.change(|status| status.image = image::version(&context.paths));
     live
 }
 

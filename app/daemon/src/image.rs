@@ -3,7 +3,7 @@
 //! ```text
 //!   install ─▶ image ──the next install──▶ image.previous ──the next but one──▶ gone
 //!                ▲                              │
-//!                └────────── roll back ─────────┘  and what was in `image` then is not taken from the package again
+//!                └── roll back, first boot failed ┘  and what was in `image` then is not taken from the package again
 //! ```
 //!
 //! The key that signed the first image is pinned as `image.pub`; an image of another key is refused unless the person says
@@ -32,6 +32,11 @@ fn previous(paths: &Paths) -> PathBuf {
 /// The manifest of the image that the person went back from.
 fn declined(paths: &Paths) -> PathBuf {
     paths.root().join("image.declined")
+}
+
+/// The manifest of the image that booted here last.
+fn proven(paths: &Paths) -> PathBuf {
+    paths.root().join("image.booted")
 }
 
 fn damaged(error: &VerifyError) -> Problem {
@@ -113,6 +118,46 @@ pub(crate) fn roll_back(paths: &Paths) -> Result<Manifest, Problem> {
         slipway_settings::file::replace(&file, bytes).map_err(|error| io_problem("write", &file, &error))?;
     }
     Ok(manifest)
+}
+
+/// Remembers that the installed image booted here. Blocks.
+pub(crate) fn booted(paths: &Paths) {
+    let read = |path: PathBuf| std::fs::read(path).ok();
+    let Some(manifest) = read(paths.image_dir().join(MANIFEST)) else { return };
+    if read(proven(paths)).as_ref() != Some(&manifest)
+        && let Err(error) = slipway_settings::file::replace(&proven(paths), &manifest)
+    {
+        tracing::warn!(%error, "it could not be remembered that this image boots");
+    }
+}
+
+/// After a boot that failed: an image that never booted here makes room for the one before it, where the failure may be the
+/// image's own. Says so beside what failed. Blocks.
+pub(crate) fn boot_failed(paths: &Paths, problem: Problem) -> Problem {
+    let own = match problem.code.as_str() {
+        // What it was to boot with, not itself.
+        "guest-data-disk" => false,
+        // A panic of its kernel is a reset.
+        "machine-reset" | "machine-powered-off" => true,
+        code => code.starts_with("guest-"),
+    };
+    let manifest = std::fs::read(paths.image_dir().join(MANIFEST)).ok();
+    let known = manifest.is_some() && manifest == std::fs::read(proven(paths)).ok();
+    let images = images(paths);
+    let (Some(current), Some(previous), true, false) = (images.current, images.previous, own, known) else {
+        return problem;
+    };
+    let told = problem.because(format!("guest image {} never booted here before", current.version));
+    match roll_back(paths) {
+        Ok(_) => told.hint(format!(
+            "image {}, which was installed before it, is in its place again: `slipway start`",
+            previous.version
+        )),
+        Err(error) => error.causes.into_iter().fold(
+            told.because(format!("the image before it could not be put back: {}", error.message)),
+            Problem::because,
+        ),
+    }
 }
 
 /// Two folders in each other's place; where `to` is not there, `from` is moved.
@@ -283,6 +328,33 @@ mod tests {
         std::fs::remove_dir_all(paths.image_dir()).expect("removed");
         roll_back(&paths).expect("went back");
         are(&paths, "1", None);
+    }
+
+    #[test]
+    fn an_image_whose_first_boot_fails_makes_room_for_the_one_before() {
+        let (kept, paths) = home();
+        let key = key();
+        let image = |version: &str| built(kept.path().join(version), version, &key);
+        let failed = |code: &str| boot_failed(&paths, Problem::new(code, "it failed"));
+        install(&paths, &request(&image("1"))).expect("installed");
+        assert_eq!(failed("guest-engine"), Problem::new("guest-engine", "it failed"), "there is no other");
+        booted(&paths);
+        install(&paths, &request(&image("2"))).expect("installed");
+        // None of these is about the image.
+        for code in ["guest-data-disk", "start-timeout", "cancelled", "machine-crashed", "machine-lost"] {
+            assert_eq!(failed(code), Problem::new(code, "it failed"));
+        }
+        are(&paths, "2", Some("1"));
+        let told = failed("machine-reset");
+        assert!(told.hint.as_ref().is_some_and(|hint| hint.contains("image 1,")), "{told:?}");
+        assert_eq!(told.causes, ["guest image 2 never booted here before"]);
+        are(&paths, "1", Some("2"));
+        // The one that booted before is not given up for the one that did not.
+        assert_eq!(failed("guest-engine"), Problem::new("guest-engine", "it failed"));
+        roll_back(&paths).expect("the person tries again");
+        booted(&paths);
+        assert_eq!(failed("guest-engine"), Problem::new("guest-engine", "it failed"));
+        are(&paths, "2", Some("1"));
     }
 
     #[test]
