@@ -112,12 +112,7 @@ mod tests {
     #[test]
     fn what_changed_since_the_start_is_pending_until_it_is_changed_back() {
         let dir = tempfile::tempdir().expect("a folder");
-        let env = slipway_settings::paths::Env {
-            slipway_home: Some(dir.path().into()),
-            ..slipway_settings::paths::Env::default()
-        };
-        let paths = Paths::resolve(&env, "default").expect("paths");
-        paths.prepare().expect("prepared");
+        let paths = crate::paths_in(dir.path());
         assert_eq!(pending(&paths), [""; 0], "nothing was started");
         let file = SettingsFile::new(paths.settings_file());
         file.set("machine.memory", "1GiB").expect("set");

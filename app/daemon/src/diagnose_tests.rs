@@ -7,10 +7,7 @@ use std::{
 
 use proptest::prelude::*;
 use serde_json::json;
-use slipway_api::{
-    Status, Version,
-    paths::{Env, Paths},
-};
+use slipway_api::{Status, Version};
 
 use super::*;
 
@@ -22,9 +19,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("folder");
-        let env = Env { slipway_home: Some(dir.path().join("h").into()), ..Env::default() };
-        let paths = Paths::resolve(&env, "default").expect("resolves");
-        paths.prepare().expect("made");
+        let paths = crate::paths_in(&dir.path().join("h"));
         let docker_config = Some(dir.path().to_owned());
         let exe = "/nonexistent/bin/slipway".into();
         let subject = Subject { paths, exe, docker_config, shell: None, seen: DaemonSeen::Nobody };

@@ -198,10 +198,7 @@ mod tests {
     #[test]
     fn a_disk_grows_and_never_shrinks() {
         let home = tempfile::tempdir().expect("folder");
-        let env =
-            slipway_settings::paths::Env { slipway_home: Some(home.path().into()), ..Default::default() };
-        let paths = Paths::resolve(&env, "default").expect("paths");
-        paths.prepare().expect("prepared");
+        let paths = crate::paths_in(home.path());
         let code = |size: &str| resize(&paths, size).expect_err("refused").code;
         assert_eq!(code("much"), "settings-wrong");
         assert_eq!(resize(&paths, "20GiB").expect("there is no disk yet").value, "20GiB");

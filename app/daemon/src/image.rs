@@ -246,15 +246,12 @@ fn copy_synced(source: &Path, target: &Path) -> io::Result<()> {
 mod tests {
     use minisign::KeyPair;
     use slipway_manifest::Part;
-    use slipway_settings::paths::Env;
 
     use super::*;
 
     fn home() -> (tempfile::TempDir, Paths) {
         let home = tempfile::tempdir().expect("folder");
-        let env = Env { slipway_home: Some(home.path().join("home").into()), ..Env::default() };
-        let paths = Paths::resolve(&env, "default").expect("paths");
-        paths.prepare().expect("prepared");
+        let paths = crate::paths_in(&home.path().join("home"));
         (home, paths)
     }
 

@@ -169,3 +169,12 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let _ = lock.unlock();
     Ok(())
 }
+
+/// The default profile of a home at `root`, for tests.
+#[cfg(test)]
+fn paths_in(root: &Path) -> Paths {
+    let paths = Paths::resolve(&Env { slipway_home: Some(root.into()), ..Env::default() }, "default");
+    let paths = paths.expect("its paths are short enough");
+    paths.prepare().expect("its folders are made");
+    paths
+}

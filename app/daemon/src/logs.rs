@@ -171,15 +171,13 @@ impl Write for Lines {
 
 #[cfg(test)]
 mod tests {
-    use slipway_api::{LogQuery, paths::Env};
+    use slipway_api::LogQuery;
 
     use super::*;
 
     fn store() -> (tempfile::TempDir, LogStore) {
         let dir = tempfile::tempdir().expect("folder");
-        let env = Env { slipway_home: Some(dir.path().into()), ..Env::default() };
-        let paths = Paths::resolve(&env, "default").expect("resolves");
-        paths.prepare().expect("made");
+        let paths = crate::paths_in(dir.path());
         (dir, LogStore::new(paths))
     }
 

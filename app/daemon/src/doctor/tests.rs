@@ -3,8 +3,6 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixListener},
 };
 
-use slipway_api::paths::Env;
-
 use super::*;
 
 struct Home {
@@ -15,9 +13,7 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("folder");
-        let env = Env { slipway_home: Some(dir.path().join("h").into()), ..Env::default() };
-        let paths = Paths::resolve(&env, "default").expect("resolves");
-        paths.prepare().expect("made");
+        let paths = crate::paths_in(&dir.path().join("h"));
         let subject = Subject {
             paths,
             exe: "/nonexistent/bin/slipway".into(),

@@ -186,9 +186,7 @@ mod tests {
     use super::*;
 
     fn reviewer(dir: &Path, settings: &str) -> Reviewer {
-        let env = slipway_api::paths::Env { slipway_home: Some(dir.into()), ..Default::default() };
-        let paths = Paths::resolve(&env, "default").expect("paths");
-        paths.prepare().expect("folders");
+        let paths = crate::paths_in(dir);
         std::fs::write(paths.settings_file(), format!("[shares]\nhome = false\n{settings}")).expect("writes");
         Reviewer::new(Arc::new(Shares::new(paths.clone())), paths)
     }
