@@ -20,6 +20,7 @@ fn words(name: &str) -> (String, String, bool) {
         "kernel" => ("booting kernel", "kernel booted", false),
         "mounts" => ("mounting file systems", "file systems mounted", false),
         "data-disk" => ("preparing data disk", "data disk ready", false),
+        "shares" => ("sharing folders", "folders shared", false),
         "network" => ("setting up network", "network ready", false),
         "containerd" => ("starting containerd", "containerd ready", false),
         "engine" => ("starting engine", "engine ready", true),
