@@ -52,6 +52,7 @@ pub(crate) async fn run(reaper: Arc<Reaper>, logs: &Logs) -> io::Result<()> {
     let listener = listen::private(path(SOCKET))?;
     let tables = [Family::Ipv4, Family::Ipv6].map(|family| Tables::new(family, path(REAL).to_owned()));
     let tables = Arc::new(tables);
+    let network = network();
     let mut commands = JoinSet::new();
     loop {
         tokio::select! {
@@ -60,7 +61,7 @@ pub(crate) async fn run(reaper: Arc<Reaper>, logs: &Logs) -> io::Result<()> {
                 Ok(Ok((stream, _))) => {
                     let (tables, reaper) = (Arc::clone(&tables), Arc::clone(&reaper));
                     // A client that is gone does not want to know.
-                    commands.spawn(async move { drop(one(stream, &tables, &reaper).await) });
+                    commands.spawn(async move { drop(one(stream, network, &tables, &reaper).await) });
                 }
                 Ok(Err(error)) => {
                     logs.say(format!("failed to accept a command for iptables: {error}"));
@@ -74,8 +75,13 @@ pub(crate) async fn run(reaper: Arc<Reaper>, logs: &Logs) -> io::Result<()> {
     }
 }
 
-async fn one(mut stream: UnixStream, tables: &[Tables; 2], reaper: &Reaper) -> io::Result<()> {
-    let Some(words) = timeout(LIMIT, command(&mut stream)).await?? else {
+async fn one(
+    mut stream: UnixStream,
+    network: Option<u64>,
+    tables: &[Tables; 2],
+    reaper: &Reaper,
+) -> io::Result<()> {
+    let Some(words) = timeout(LIMIT, command(&mut stream, network)).await?? else {
         return stream.write_all(&Answer::AskReal.encode()).await;
     };
     let answer = match decode(&words) {
@@ -90,12 +96,12 @@ async fn one(mut stream: UnixStream, tables: &[Tables; 2], reaper: &Reaper) -> i
 }
 
 /// The words of a command; `None` if it is about another network than the agent's, or too long.
-async fn command(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
+async fn command(stream: &mut UnixStream, network: Option<u64>) -> io::Result<Option<Vec<u8>>> {
     let mut header = [0; HEADER];
     stream.read_exact(&mut header).await?;
     let (cookie, length) = read_header(header);
     let length = length as usize;
-    if Some(cookie) != network() || length > LONGEST {
+    if Some(cookie) != network || length > LONGEST {
         return Ok(None);
     }
     let mut words = vec![0; length];
@@ -254,7 +260,7 @@ done
             client.write_all(&slipway_iptables::header(cookie, length)).await.expect("sent");
             client.write_all(words).await.expect("sent");
             drop(client);
-            command(&mut server).await.ok()
+            command(&mut server, Some(ours)).await.ok()
         };
         assert_eq!(sent(ours, 9, b"iptables\0").await, Some(Some(b"iptables\0".to_vec())));
         assert_eq!(sent(ours + 1, 9, b"iptables\0").await, Some(None), "of another network");
