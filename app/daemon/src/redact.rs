@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::LazyLock};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use regex::{Captures, Regex};
 use serde_json::Value;
 
@@ -13,6 +14,8 @@ use serde_json::Value;
 pub(crate) const GONE: &str = "***";
 /// Known values shorter than this are words that are everywhere.
 const SHORTEST: usize = 4;
+/// What stands escaped in an URL: all but the unreserved of RFC 3986.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Nesting of JSON beyond which it goes as a whole.
 const DEEPEST: usize = 64;
 
@@ -95,7 +98,7 @@ impl Redactor {
     pub(crate) fn knowing(secrets: impl IntoIterator<Item = String>) -> Self {
         let mut spellings = BTreeSet::new();
         for secret in secrets {
-            let decoded = percent_decoded(&secret);
+            let decoded = percent_decode_str(&secret).decode_utf8_lossy().into_owned();
             for plain in [&secret, &decoded] {
                 spellings.insert(plain.clone());
                 let quoted = Value::from(plain.as_str()).to_string();
@@ -103,7 +106,7 @@ impl Redactor {
                 // As it stands in a text that is quoted once more.
                 spellings
                     .insert(Value::from(quoted.trim_matches('"')).to_string().trim_matches('"').to_owned());
-                spellings.insert(percent_encoded(plain));
+                spellings.insert(utf8_percent_encode(plain, ESCAPED).to_string());
             }
         }
         let mut known: Vec<String> = spellings.into_iter().filter(|s| s.len() >= SHORTEST).collect();
@@ -117,12 +120,7 @@ impl Redactor {
         let mut in_key = false;
         for line in text.split('\n') {
             let (cleaned, now) = self.one_of_several(line, in_key);
-            if !in_key
-                && !now
-                && line.contains(PEM_END)
-                && line.contains(PEM_PRIVATE)
-                && !line.contains(PEM_BEGIN)
-            {
+            if !in_key && !now && ends_cut_key(line) {
                 // The text was cut inside a key.
                 for before in lines.iter_mut().rev().take_while(|before| PEM_LINE.is_match(before)) {
                     *before = GONE.to_owned();
@@ -145,12 +143,7 @@ impl Redactor {
             let (cleaned, now) = self.one_of_several(&said, in_key);
             let was_in_key = in_key;
             in_key = now;
-            if !was_in_key
-                && !now
-                && said.contains(PEM_END)
-                && said.contains(PEM_PRIVATE)
-                && !said.contains(PEM_BEGIN)
-            {
+            if !was_in_key && !now && ends_cut_key(&said) {
                 let cut = |before: &&mut String| PEM_LINE.is_match(before.trim_end_matches(['"', '}', ',']));
                 lines.iter_mut().rev().take_while(cut).for_each(|before| *before = GONE.to_owned());
             }
@@ -301,23 +294,9 @@ pub(crate) fn secrets_in_url(url: &str) -> Option<String> {
     (!secret.is_empty() && !secret.contains(char::is_whitespace)).then(|| secret.to_owned())
 }
 
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).and_then(|pair| std::str::from_utf8(pair).ok());
-        match digits.filter(|_| bytes[at] == b'%').and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
-            Some(byte) => (decoded.push(byte), at += 3),
-            None => (decoded.push(bytes[at]), at += 1),
-        };
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
-}
-
-fn percent_encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+/// Whether a line ends a private key whose beginning is not there.
+fn ends_cut_key(line: &str) -> bool {
+    line.contains(PEM_END) && line.contains(PEM_PRIVATE) && !line.contains(PEM_BEGIN)
 }
 
 #[cfg(test)]
