@@ -15,14 +15,20 @@ pub(crate) const TESTS: &[Alone] =
 /// Whoever has no files on this host.
 const USER: u32 = 64_123;
 
-fn owners(built: &Built) {
+/// A machine of such a user; none where every test is one of an ordinary user.
+pub(crate) fn machine(built: &Built) -> Option<Home> {
     if fs::metadata("/proc/self").is_ok_and(|own| own.uid() != 0) {
         println!("skipped: who runs these tests is an ordinary user already");
-        return;
+        return None;
     }
     let home = Home::of_user(built, USER);
     home.start();
     home.busybox_image();
+    Some(home)
+}
+
+fn owners(built: &Built) {
+    let Some(home) = machine(built) else { return };
     let dir = home.path().join("work");
     fs::create_dir(&dir).expect("made");
     fs::write(dir.join("object"), "theirs\n").expect("written");

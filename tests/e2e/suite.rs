@@ -13,7 +13,7 @@ use std::{
 
 use slipway_test_harness::{Built, Command, Home};
 
-use crate::{Alone, Shared, events::program};
+use crate::{Alone, Shared, events::program, ordinary};
 
 /// Run by `--ignored` alone: the suite is built from its sources.
 pub(crate) const ON_DEMAND: &[Shared] = &[("suite_pjdfstest_on_a_share", on_a_share)];
@@ -21,8 +21,6 @@ pub(crate) const ON_DEMAND: &[Shared] = &[("suite_pjdfstest_on_a_share", on_a_sh
 pub(crate) const ALONE_ON_DEMAND: &[Alone] =
     &[("alone_suite_pjdfstest_on_an_ordinary_users_share", on_an_ordinary_users_share)];
 
-/// Whoever has no files on this host.
-const USER: u32 = 64_123;
 /// To build the suite, and to run it where processors are emulated and the host is busy.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -129,12 +127,7 @@ fn on_a_share(home: &Home) {
 }
 
 fn on_an_ordinary_users_share(built: &Built) {
-    if fs::metadata("/proc/self").is_ok_and(|own| own.uid() != 0) {
-        println!("skipped: who runs these tests is an ordinary user already");
-        return;
+    if let Some(home) = ordinary::machine(built) {
+        on_a_share(&home);
     }
-    let home = Home::of_user(built, USER);
-    home.start();
-    home.busybox_image();
-    on_a_share(&home);
 }

@@ -61,13 +61,13 @@ async fn served<T, E, F: Future<Output = Result<T, E>>>(mut attempt: impl FnMut(
 
 async fn streams(port: u16) {
     // A first whole answer says that the server is there.
-    let sender = served(|| async move {
+    let (sender, _connection) = served(|| async move {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let (sender, connection) = h2::client::handshake(stream).await?;
-        // Ends when the last stream of it does.
-        tokio::spawn(connection);
+        let mut driven = JoinSet::new();
+        driven.spawn(connection);
         exchange(sender.clone(), 0, 0).await?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(sender)
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((sender, driven))
     })
     .await;
     let mut all = JoinSet::new();

@@ -29,7 +29,7 @@ use clap::Parser;
 use slipway_test_harness::{Built, Command, Lines, Running};
 
 use crate::{
-    figures::{Pair, Row, Sample, quantiles, table},
+    figures::{Pair, Row, Sample, in_turns, quantiles, table},
     sides::{self, Ours, Side},
 };
 
@@ -140,7 +140,7 @@ fn edits(folder: &Path, number: usize, heard: &Lines, round: usize) -> Vec<Durat
 pub(crate) fn run(args: &Args, built: &Built) {
     let ours = Ours::new(built);
     ours.start();
-    ours.box_image();
+    ours.home.busybox_image();
     let program = ours.home.path().join("watch");
     fs::copy(&args.guest, &program).expect("copied");
     let own = ours.home.path().join("work");
@@ -175,14 +175,7 @@ pub(crate) fn run(args: &Args, built: &Built) {
                 let sample = Sample { wall: took.iter().sum(), cpu: ours.cpu_seconds() - before };
                 (sample, took.iter().map(Duration::as_secs_f64).collect::<Vec<_>>())
             };
-            // The one that goes first changes from pair to pair.
-            let (mine, peer) = if n % 2 == 1 {
-                let mine = sample(&own, 0);
-                (mine, sample(&theirs, 1))
-            } else {
-                let peer = sample(&theirs, 1);
-                (sample(&own, 0), peer)
-            };
+            let (mine, peer) = in_turns(n, || sample(&own, 0), || sample(&theirs, 1));
             eprintln!("{n} of {}: {:?} : {:?}", args.pairs, mine.0.wall, peer.0.wall);
             row.pairs.push(Pair { ours: mine.0, peer: peer.0 });
             delays[0].extend(mine.1);

@@ -37,6 +37,17 @@ impl Row {
     }
 }
 
+/// Does both of the `n`th pair, ours and the peer's; the one that goes first changes from pair to pair.
+pub(crate) fn in_turns<T>(n: usize, ours: impl FnOnce() -> T, peer: impl FnOnce() -> T) -> (T, T) {
+    if n % 2 == 1 {
+        let ours = ours();
+        (ours, peer())
+    } else {
+        let peer = peer();
+        (ours(), peer)
+    }
+}
+
 /// First quartile, median and third quartile; `None` of nothing.
 pub(crate) fn quartiles(values: Vec<f64>) -> Option<[f64; 3]> {
     quantiles(values, [0.25, 0.5, 0.75])

@@ -19,7 +19,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::Parser;
 use slipway_test_harness::Built;
 
-use figures::{Pair, Row, Sample};
+use figures::{Pair, Row, Sample, in_turns};
 use sides::{Ours, Peer, Side};
 
 /// What is compared.
@@ -117,15 +117,8 @@ fn machine(args: &Args, built: &Built) {
                 let wall = work(side);
                 Sample { wall, cpu: side.cpu_seconds() - before }
             };
-            // The one that goes first changes from pair to pair.
-            let pair = if n % 2 == 0 {
-                let peer = sample(&peer);
-                Pair { ours: sample(&ours), peer }
-            } else {
-                let ours = sample(&ours);
-                Pair { ours, peer: sample(&peer) }
-            };
-            row.pairs.push(pair);
+            let (ours, peer) = in_turns(n, || sample(&ours), || sample(&peer));
+            row.pairs.push(Pair { ours, peer });
         }
         eprintln!("{name}: {} pairs", args.pairs);
         rows.push(row);

@@ -23,7 +23,7 @@ use clap::Parser;
 use slipway_test_harness::{Built, Command};
 
 use crate::{
-    figures::{Pair, Row, Sample, quartiles, table},
+    figures::{Pair, Row, Sample, in_turns, quartiles, table},
     sides::{self, Ours, Side},
 };
 
@@ -209,7 +209,7 @@ pub(crate) fn run(args: &Args, built: &Built) {
     let forwarded = free();
     let ours = Ours::new(built);
     ours.start_with(&forwarding(dir.path(), forwarded, port));
-    ours.box_image();
+    ours.home.busybox_image();
     let server = args.guest.with_file_name("slipway-test-ports");
     let docker = |words: &[&str]| -> Command { ours.docker(words) };
     let number = port.to_string();
@@ -238,12 +238,8 @@ pub(crate) fn run(args: &Args, built: &Built) {
             let (wall, broken) = work.run(port, bytes);
             (Sample { wall, cpu: ours.cpu_seconds() - before }, broken)
         };
-        // The one that goes first changes from pair to pair.
-        let published_first = n % 2 == 1;
         for (((name, work), row), mine) in WORK.iter().zip(&mut rows).zip(&mut walls) {
-            let first = sample(work, if published_first { port } else { forwarded });
-            let second = sample(work, if published_first { forwarded } else { port });
-            let (ours, peer) = if published_first { (first, second) } else { (second, first) };
+            let (ours, peer) = in_turns(n, || sample(work, port), || sample(work, forwarded));
             eprintln!(
                 "{n} of {}: {name}: {} ({} broken), hostfwd {} ({} broken)",
                 args.pairs, ours.0, ours.1, peer.0, peer.1

@@ -112,11 +112,6 @@ impl Ours {
         self.home.slipway(["start"]).env("PATH", path).within(PATIENCE).run().ok();
     }
 
-    /// A static busybox as the image `box`.
-    pub(crate) fn box_image(&self) {
-        self.home.busybox_image();
-    }
-
     /// Name, start and end of each phase.
     pub(crate) fn phases(&self) -> String {
         let status = self.home.status();

@@ -39,6 +39,14 @@ pub(crate) fn look(folder: &Path) -> io::Result<()> {
         .iter()
         .fold(WatchFlags::empty(), |mask, (kind, _)| mask | WatchFlags::from_bits_retain(kind.bits()));
     inotify::add_watch(&queue, folder, mask)?;
+    each(&queue, |event, name| {
+        let (_, kind) = kinds.iter().find(|(kind, _)| event.events().contains(*kind))?;
+        Some(format!("{kind} {name} {}", says(&folder.join(name))))
+    })
+}
+
+/// Says of each event, and of the name that it is about, what `told` makes of it, until it is killed; `ready` is its first line.
+fn each(queue: impl AsFd, told: impl Fn(&inotify::Event<'_>, &str) -> Option<String>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "ready")?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -46,9 +54,10 @@ pub(crate) fn look(folder: &Path) -> io::Result<()> {
     loop {
         out.flush()?;
         let event = reader.next()?;
-        let Some((_, kind)) = kinds.iter().find(|(kind, _)| event.events().contains(*kind)) else { continue };
-        let name = event.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        writeln!(out, "{kind} {name} {}", says(&folder.join(&name)))?;
+        let name = event.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        if let Some(line) = told(&event, &name) {
+            writeln!(out, "{line}")?;
+        }
     }
 }
 
@@ -75,17 +84,10 @@ pub(crate) fn hear(folders: &[&str]) -> io::Result<()> {
         let mask = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
         watches.push(inotify::add_watch(&queue, *folder, mask)?);
     }
-    let mut out = io::stdout().lock();
-    writeln!(out, "ready")?;
-    let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut reader = inotify::Reader::new(queue.as_fd(), &mut buffer);
-    loop {
-        out.flush()?;
-        let event = reader.next()?;
-        let Some(number) = watches.iter().position(|watch| *watch == event.wd()) else { continue };
-        let name = event.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        writeln!(out, "{number} {name}")?;
-    }
+    each(&queue, |event, name| {
+        let number = watches.iter().position(|watch| *watch == event.wd())?;
+        Some(format!("{number} {name}"))
+    })
 }
 
 /// Sets what it is told to until its input ends: the way in which other tools tell a guest of a change.

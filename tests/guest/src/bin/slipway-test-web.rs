@@ -12,7 +12,10 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt, future::poll_fn};
 use h2::{RecvStream, SendStream, server::SendResponse};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 use tokio_tungstenite::tungstenite::{
     Bytes, Message,
     http::{HeaderMap, Request, Response},
@@ -28,30 +31,30 @@ fn main() -> io::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let streams = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 80)).await?;
         let sockets = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 81)).await?;
+        let mut connections = JoinSet::new();
         loop {
-            // A connection's task ends with it, and all with the program: its container is removed by force.
             tokio::select! {
-                accepted = streams.accept() => tell(http2(accepted?.0)),
-                accepted = sockets.accept() => tell(websocket(accepted?.0)),
+                accepted = streams.accept() => drop(connections.spawn(told(http2(accepted?.0)))),
+                accepted = sockets.accept() => drop(connections.spawn(told(websocket(accepted?.0)))),
+                Some(_ended) = connections.join_next() => {}
             }
         }
     })
 }
 
-fn tell(serves: impl Future<Output = Done> + Send + 'static) {
-    tokio::spawn(async {
-        if let Err(error) = serves.await {
-            eprintln!("{error}");
-        }
-    });
+async fn told(serves: impl Future<Output = Done>) {
+    if let Err(error) = serves.await {
+        eprintln!("{error}");
+    }
 }
 
 async fn http2(stream: TcpStream) -> Done {
     let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed) + 1;
     let mut connection = h2::server::handshake(stream).await?;
+    let mut streams = JoinSet::new();
     while let Some(request) = connection.accept().await {
         let (request, answer) = request?;
-        tell(echo(request, answer, number));
+        streams.spawn(told(echo(request, answer, number)));
     }
     Ok(())
 }
