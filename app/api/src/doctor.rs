@@ -7,6 +7,9 @@ use utoipa::ToSchema;
 
 use crate::{Mounts, Problem, Status, Version};
 
+/// The check whose state the daemon's status tells, too.
+pub const DOCKER_CONTEXT: &str = "docker-context";
+
 /// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]

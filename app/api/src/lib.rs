@@ -19,9 +19,11 @@ pub mod time;
 mod types;
 
 pub use disk::{DiskHolding, DiskTrim, DiskUsage};
-pub use doctor::{Bundle, Check, CheckState, DaemonSeen, DiagnoseRequest, DoctorReport, DoctorRequest};
+pub use doctor::{
+    Bundle, Check, CheckState, DOCKER_CONTEXT, DaemonSeen, DiagnoseRequest, DoctorReport, DoctorRequest,
+};
 pub use ports::{Port, PortContainer, PortOrigin, PortState};
-pub use slipway_settings::paths;
+pub use slipway_settings::{lock, paths};
 pub use types::*;
 
 /// Prefix of every path.

@@ -1,15 +1,12 @@
 //! Whether everything is there that a machine needs. Looks by itself, so that it says most when nothing runs.
 
-use slipway_api::{Check, CheckState, DaemonSeen, DoctorReport, DoctorRequest};
+use slipway_api::{Check, CheckState, DOCKER_CONTEXT, DaemonSeen, DoctorReport, DoctorRequest};
 
 use crate::{
     inner,
     reach::{Session, docker_config},
     say::{Fail, Paint, clean},
 };
-
-/// The check whose state the daemon tells, too.
-const DOCKER_CONTEXT: &str = "docker-context";
 
 /// Looks, mends if asked, and prints what was found.
 ///

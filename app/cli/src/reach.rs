@@ -4,7 +4,7 @@
 //! daemons one wins the lock, the others leave quietly, and all starters speak to the winner.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::File,
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -15,6 +15,7 @@ use std::{
 use slipway_api::{
     DaemonSeen, Problem, Version,
     client::{ApiClient, ClientError},
+    lock,
     paths::{Env, Paths},
 };
 use tokio::time::{Instant, sleep, timeout};
@@ -61,7 +62,7 @@ impl Session {
         if self.answers().await?.is_some() {
             return Ok(Some(&self.api));
         }
-        if held(&self.paths.shim_lock()) { self.spawn().await.map(Some) } else { Ok(None) }
+        if lock::held(&self.paths.shim_lock()) { self.spawn().await.map(Some) } else { Ok(None) }
     }
 
     /// The daemon, started if need be.
@@ -213,16 +214,6 @@ fn nobody(error: &ClientError) -> bool {
     matches!(error, ClientError::Broken(_))
 }
 
-/// Whether a living process holds the lock. Looking takes it for a moment; who wants the shim's is a child of a daemon that
-/// answers, and then nobody looks.
-fn held(lock: &Path) -> bool {
-    let Ok(file) = File::open(lock) else { return false };
-    let looked = file.try_lock_shared();
-    // Not by closing: a child of ours that has not got to its exec yet has the descriptor, too.
-    let _ = file.unlock();
-    matches!(looked, Err(TryLockError::WouldBlock))
-}
-
 fn last_words(log: &Path, from: u64) -> String {
     use std::io::{Read, Seek, SeekFrom};
     let read = || {
@@ -271,19 +262,6 @@ mod tests {
         assert!(nobody(&answer.expect_err("it ended while we spoke")));
         assert!(!nobody(&ClientError::Problem(Box::new(Problem::new("x", "y")))));
         assert!(!nobody(&ClientError::Answer("x".into())));
-    }
-
-    #[test]
-    fn a_lock_that_nobody_holds_means_nothing() {
-        let dir = tempfile::tempdir().expect("folder");
-        let lock = dir.path().join("shim.lock");
-        assert!(!held(&lock), "there is none");
-        let file = File::create(&lock).expect("made");
-        assert!(!held(&lock), "left by a dead process");
-        file.try_lock().expect("locked");
-        assert!(held(&lock));
-        file.unlock().expect("let go");
-        assert!(!held(&lock));
     }
 
     #[test]

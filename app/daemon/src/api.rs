@@ -327,7 +327,7 @@ async fn subject(app: &App, docker_config: Option<std::path::PathBuf>) -> doctor
 async fn examine(Shared(app): Shared<App>, Asked(request): Asked<DoctorRequest>) -> Answer<DoctorReport> {
     let subject = subject(&app, request.docker_config.clone()).await;
     let report = doctor::examine(subject, doctor::Fix::Only(request.fix)).await?;
-    let mended = report.checks.iter().any(|check| check.fixed && check.id == doctor::DOCKER_CONTEXT);
+    let mended = report.checks.iter().any(|check| check.fixed && check.id == slipway_api::DOCKER_CONTEXT);
     if let Some(dir) = request.docker_config.filter(|_| mended) {
         // The status tells of it, too. Nothing is left to be written.
         let context = Arc::clone(&app.context);

@@ -93,16 +93,22 @@ pub(crate) async fn boot(
     let (live, ()) =
         tokio::join!(inside(&context, &board, shim, &settings, timeout_s, false, &cancel), setting_up);
     let paths = context.paths.clone();
-    let live = blocking(move || match live {
+    match live {
         Ok(live) => {
-            image::booted(&paths);
+            let remembered = move || {
+                image::booted(&paths);
+                Ok(())
+            };
+            blocking(remembered).await?;
             Ok(live)
         }
-        Err(problem) => Err(image::boot_failed(&paths, problem)),
-    });
-    let live = live.await;
-    board.change(|status| status.image = image::version(&context.paths));
-    live
+        Err(problem) => {
+            let (problem, image) =
+                blocking(move || Ok((image::boot_failed(&paths, problem), image::version(&paths)))).await?;
+            board.change(|status| status.image = image);
+            Err(problem)
+        }
+    }
 }
 
 /// Takes over a machine that runs already.

@@ -15,19 +15,17 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, body::Bytes, client::conn::http1, header};
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde_json::Value;
 use slipway_api::{Bundle, DaemonSeen, DoctorReport, Problem, State, UNITS, time};
 use slipway_settings::file::SettingsFile;
 use tokio::{net::UnixStream, time::timeout};
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     config,
     doctor::{self, Fix, Subject},
+    engine,
     redact::{GONE, Redactor, secrets_in, secrets_in_url},
 };
 
@@ -107,15 +105,8 @@ async fn engine_says(subject: &Subject, what: &str) -> Result<Value, String> {
     }
     let asked = async {
         let stream = UnixStream::connect(subject.paths.docker_sock()).await.map_err(|e| e.to_string())?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-        let _connection = AbortOnDropHandle::new(tokio::spawn(async move {
-            // What broke is seen by the reader.
-            let _ = connection.await;
-        }));
-        let request = Request::get(format!("/{what}")).header(header::HOST, "slipway");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
-        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let asked = engine::ask(stream, &format!("/{what}")).await;
+        let (response, _connection) = asked.map_err(|e| e.to_string())?;
         let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(|e| e.to_string())?;
         serde_json::from_slice(&body.to_bytes()).map_err(|e| e.to_string())
     };

@@ -5,14 +5,13 @@
 use std::{os::unix::fs::MetadataExt, time::Duration};
 
 use serde::Deserialize;
-use slipway_agent_client::{AgentClient, CallError};
+use slipway_agent_client::CallError;
 use slipway_api::{DiskHolding, DiskTrim, DiskUsage, Problem, Setting, paths::Paths};
-use slipway_protocol::{ports::CONTROL, v1};
+use slipway_protocol::v1;
 use slipway_settings::size::{NotASize, Size};
 use slipway_shim::client::ShimClient;
-use slipway_vsock::Transport;
 
-use crate::{config, engine};
+use crate::{config, engine, guest};
 
 /// How long the engine may take to add up what it has: it looks at every file of every volume.
 const ADD_UP: Duration = Duration::from_secs(60);
@@ -21,7 +20,7 @@ const TRIM: Duration = Duration::from_secs(300);
 
 /// What there is now. Without a machine only what the host sees.
 pub(crate) async fn usage(paths: &Paths, shim: Option<ShimClient>) -> Result<DiskUsage, Problem> {
-    let (host_bytes, limit_bytes) = on_host(paths)?;
+    let (host_bytes, limit_bytes) = on_host(paths)?.unwrap_or_default();
     let mut usage = DiskUsage {
         data_disk: paths.data_disk(),
         host_bytes,
@@ -54,18 +53,19 @@ pub(crate) async fn trim(paths: &Paths, shim: Option<ShimClient>) -> Result<Disk
         Problem::new("not-running", "the machine does not run, and only it knows what it no longer needs")
             .hint("`slipway start` starts it")
     })?;
-    let (before_bytes, _) = on_host(paths)?;
-    let agent = agent(&shim).await?;
+    let (before_bytes, _) = on_host(paths)?.unwrap_or_default();
+    // On a stream of its own: it holds up what comes after it on the same one.
+    let agent = guest::agent(&shim).await?;
     let failed = |error: CallError| Problem::from_error("trim", &error);
     agent.trim(TRIM).await.map_err(failed)?;
-    let (after_bytes, _) = on_host(paths)?;
+    let (after_bytes, _) = on_host(paths)?.unwrap_or_default();
     Ok(DiskTrim { before_bytes, after_bytes })
 }
 
 /// Lets the disk grow to `size`, from the next start on.
 pub(crate) fn resize(paths: &Paths, size: &str) -> Result<Setting, Problem> {
     let wanted: Size = size.parse().map_err(|e: NotASize| Problem::from_error("settings-wrong", &e))?;
-    let (_, limit_bytes) = on_host(paths)?;
+    let (_, limit_bytes) = on_host(paths)?.unwrap_or_default();
     if wanted.as_bytes() < limit_bytes {
         let now = Size::bytes(limit_bytes);
         let problem = Problem::new("disk-shrink", format!("the disk can grow to {now} already"))
@@ -75,13 +75,13 @@ pub(crate) fn resize(paths: &Paths, size: &str) -> Result<Setting, Problem> {
     config::change(paths, "machine.disk", Some(size))
 }
 
-/// What the disk takes on the host, and what it may take at most.
-fn on_host(paths: &Paths) -> Result<(u64, u64), Problem> {
+/// What the disk takes on the host, and what it may take at most; `None` when there is none yet.
+pub(crate) fn on_host(paths: &Paths) -> Result<Option<(u64, u64)>, Problem> {
     let path = paths.data_disk();
     match std::fs::metadata(&path) {
-        // In blocks of 512 bytes, whatever the file system's own are.
-        Ok(found) => Ok((found.blocks().saturating_mul(512), found.len())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((0, 0)),
+        // In blocks of 512 bytes, whatever the file system's own are: sparse files take less than their length.
+        Ok(found) => Ok(Some((found.blocks().saturating_mul(512), found.len()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
             Err(Problem::new("data-disk", format!("failed to look at the data disk `{}`", path.display()))
                 .because(error.to_string()))
@@ -89,15 +89,8 @@ fn on_host(paths: &Paths) -> Result<(u64, u64), Problem> {
     }
 }
 
-/// A stream of its own: a trim holds up what comes after it on the same one.
-async fn agent(shim: &ShimClient) -> Result<AgentClient, Problem> {
-    let stream = shim.connect(CONTROL).await.map_err(|error| Problem::from_error("agent", &error))?;
-    let connected = AgentClient::connect(stream, crate::guest::BUILD).await;
-    connected.map(|(agent, _)| agent).map_err(|error| Problem::from_error("agent", &error))
-}
-
 async fn inside(shim: &ShimClient) -> Result<v1::Status, Problem> {
-    agent(shim).await?.status().await.map_err(|error| Problem::from_error("agent", &error))
+    guest::agent(shim).await?.status().await.map_err(|error| Problem::from_error("agent", &error))
 }
 
 /// The engine's `/system/df`, as far as it is added up here.

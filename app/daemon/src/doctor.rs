@@ -15,7 +15,7 @@ mod parts;
 
 use std::path::PathBuf;
 
-use slipway_api::{Check, CheckState, DaemonSeen, DoctorReport, Problem, paths::Paths};
+use slipway_api::{Check, CheckState, DOCKER_CONTEXT, DaemonSeen, DoctorReport, Problem, paths::Paths};
 use slipway_settings::resolved::Settings;
 
 use crate::config;
@@ -131,9 +131,6 @@ const fn looks(id: &'static str, look: Look) -> Examination {
     Examination { id, look, mend: None }
 }
 
-/// The check whose fix the status tells of.
-pub(crate) const DOCKER_CONTEXT: &str = "docker-context";
-
 /// All of them. Ids are for ever.
 const CHECKS: &[Examination] = &[
     looks("daemon", parts::daemon),
@@ -213,15 +210,6 @@ fn examined(examination: &Examination, ward: &Ward, fix: &Fix) -> Check {
     let Finding { state, problem, fixable } = found;
     let Problem { message, causes, hint, .. } = problem;
     Check { id: examination.id.into(), state, message, causes, hint, fixable, fixed }
-}
-
-/// Whether a living process holds the lock. Looking takes it for a moment, shared, so that lookers do not see each other.
-fn held(lock: &std::path::Path) -> bool {
-    let Ok(file) = std::fs::File::open(lock) else { return false };
-    let looked = file.try_lock_shared();
-    // Not by closing: a child that has not got to its exec yet has the descriptor, too.
-    let _ = file.unlock();
-    matches!(looked, Err(std::fs::TryLockError::WouldBlock))
 }
 
 /// A path as it is told.

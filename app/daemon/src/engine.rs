@@ -9,7 +9,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use slipway_protocol::ports::ENGINE;
 use slipway_shim::client::ShimClient;
 use slipway_vsock::Transport;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long the engine may take to begin its answer, and to end it.
@@ -137,26 +140,30 @@ async fn get(
     patience: Duration,
 ) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), EngineError> {
     let stream = shim.connect(ENGINE).await.map_err(EngineError::Reach)?;
-    let asked = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Owned by whoever reads the answer.
-        let connection = AbortOnDropHandle::new(tokio::spawn(async move {
-            // What broke is seen by the reader.
-            let _ = connection.await;
-        }));
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = path.parse().unwrap_or_default();
-        request.headers_mut().insert(hyper::header::HOST, hyper::header::HeaderValue::from_static("slipway"));
-        Ok((sender.send_request(request).await?, connection))
-    };
-    let (response, connection) = timeout(patience, asked)
-        .await
-        .map_err(|_| EngineError::Silent(patience))?
-        .map_err(EngineError::Ask)?;
+    let asked = timeout(patience, ask(stream, path)).await;
+    let (response, connection) =
+        asked.map_err(|_| EngineError::Silent(patience))?.map_err(EngineError::Ask)?;
     if !response.status().is_success() {
         return Err(EngineError::Status(response.status()));
     }
     Ok((response, connection))
+}
+
+/// A GET on a stream that leads to the engine: its answer, whatever that is, and the task that brings the answer's body, which is
+/// owned by whoever reads it.
+pub(crate) async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    path: &str,
+) -> hyper::Result<(Response<Incoming>, AbortOnDropHandle<()>)> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(async move {
+        // What broke is seen by the reader.
+        let _ = connection.await;
+    }));
+    let mut request = Request::new(Empty::<Bytes>::new());
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    request.headers_mut().insert(hyper::header::HOST, hyper::header::HeaderValue::from_static("slipway"));
+    Ok((sender.send_request(request).await?, connection))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use slipway_agent_client::AgentClient;
-use slipway_api::{LogLine, Phase, PhaseState, Service};
+use slipway_api::{LogLine, Phase, PhaseState, Problem, Service};
 use slipway_protocol::{
     frame,
     ports::{CONTROL, LOGS},
@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// How this daemon calls itself.
-pub(crate) const BUILD: &str = concat!("slipway ", env!("CARGO_PKG_VERSION"));
+const BUILD: &str = concat!("slipway ", env!("CARGO_PKG_VERSION"));
 /// Between two attempts to reach the agent: it listens some hundred milliseconds after it was reached in vain.
 const RETRY: Duration = Duration::from_millis(50);
 /// Between two looks at the guest's clock: so long may it be wrong after the host woke up.
@@ -103,6 +103,13 @@ impl Guest {
     }
 }
 
+/// The agent, on a stream of its own.
+pub(crate) async fn agent(shim: &ShimClient) -> Result<AgentClient, Problem> {
+    let stream = shim.connect(CONTROL).await.map_err(|error| Problem::from_error("agent", &error))?;
+    let connected = AgentClient::connect(stream, BUILD).await;
+    connected.map(|(agent, _hello)| agent).map_err(|error| Problem::from_error("agent", &error))
+}
+
 struct Looker {
     shim: ShimClient,
     board: Board,
@@ -113,9 +120,7 @@ struct Looker {
 impl Looker {
     async fn run(self) {
         while self.shim.runs() {
-            if let Ok(stream) = self.shim.connect(CONTROL).await
-                && let Ok((agent, _hello)) = AgentClient::connect(stream, BUILD).await
-            {
+            if let Ok(agent) = agent(&self.shim).await {
                 self.speak(agent).await;
                 self.tell.send_modify(|inside| {
                     inside.agent = None;

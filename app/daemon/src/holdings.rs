@@ -1,17 +1,21 @@
 //! What a reset takes away, and the taking.
 
-use std::{io, os::unix::fs::MetadataExt, path::Path};
+use std::{io, path::Path};
 
 use slipway_api::{Holdings, Problem, Reset, UNITS, paths::Paths};
 use slipway_settings::file::SettingsFile;
 
+use crate::disk;
+
 /// What is there now.
 pub(crate) fn look(paths: &Paths) -> Holdings {
-    let data_disk = paths.data_disk();
-    // In blocks of 512 bytes, whatever the file system's own are: sparse files take less than their length.
-    let data_bytes = std::fs::metadata(&data_disk).ok().map(|found| found.blocks() * 512);
+    let data_bytes = disk::on_host(paths).ok().flatten().map(|(bytes, _)| bytes);
     let raw = SettingsFile::new(paths.settings_file()).read().unwrap_or_default();
-    Holdings { data_disk, data_bytes, settings: raw.keys().map(|name| (*name).to_owned()).collect() }
+    Holdings {
+        data_disk: paths.data_disk(),
+        data_bytes,
+        settings: raw.keys().map(|name| (*name).to_owned()).collect(),
+    }
 }
 
 /// Takes it away. The machine must not run.

@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod keys;
+pub mod lock;
 pub mod paths;
 pub mod resolved;
 pub mod size;

@@ -10,9 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use slipway_api::{CheckState, Problem, paths::LONGEST_SOCKET};
+use slipway_api::{CheckState, Problem, lock, paths::LONGEST_SOCKET};
 
-use super::{Finding, Ward, held, host, told};
+use super::{Finding, Ward, host, told};
 
 /// Rights of others to change.
 const OTHERS_WRITE: u32 = 0o022;
@@ -119,9 +119,9 @@ fn left(ward: &Ward) -> Vec<Leftover> {
         if !entry.file_type().is_ok_and(|kind| kind.is_socket()) {
             continue;
         }
-        let lock = if daemons.contains(&path) { paths.daemon_lock() } else { paths.shim_lock() };
-        if !held(&lock) && is_dead(&path) {
-            left.push(Leftover { path, lock });
+        let file = if daemons.contains(&path) { paths.daemon_lock() } else { paths.shim_lock() };
+        if !lock::held(&file) && is_dead(&path) {
+            left.push(Leftover { path, lock: file });
         }
     }
     left.sort_by(|a, b| a.path.cmp(&b.path));

@@ -288,9 +288,14 @@ fn user_namespaces_of(limits: &Spaces, tried: Option<&Result<(), String>>) -> Fi
         Some(Err(why)) => found.because(why.clone()),
         _ => found.because(format!("`{name}` forbids them")),
     };
-    found.hint(format!(
+    found.hint(sysctl(name, value))
+}
+
+/// How to set a knob of the kernel, now and for good.
+fn sysctl(name: &str, value: &str) -> String {
+    format!(
         "`sudo sysctl {name}={value}`; for good: `echo {name}={value} | sudo tee /etc/sysctl.d/60-slipway.conf`"
-    ))
+    )
 }
 
 pub(super) fn inotify(_: &Ward) -> Finding {
@@ -305,22 +310,16 @@ pub(super) fn inotify(_: &Ward) -> Finding {
 }
 
 fn inotify_of(watches: u64, instances: u64, (used_watches, used_instances): (u64, u64)) -> Finding {
-    let advice = |name: &str, value: u64| {
-        format!(
-            "`sudo sysctl fs.inotify.{name}={value}`; for good: `echo fs.inotify.{name}={value} | sudo tee \
-             /etc/sysctl.d/60-slipway.conf`"
-        )
-    };
     if instances <= used_instances {
         return Finding::warning("no program of this user can begin to watch files")
             .because(format!("{used_instances} of {instances} inotify instances are taken"))
-            .hint(advice("max_user_instances", 1024));
+            .hint(sysctl("fs.inotify.max_user_instances", "1024"));
     }
     let message = format!("{used_watches} of {watches} folders are watched");
     if watches.saturating_sub(used_watches) < WATCHES {
         return Finding::warning("changes in large shared folders will not all be events in containers")
             .because(message)
-            .hint(advice("max_user_watches", 1_048_576));
+            .hint(sysctl("fs.inotify.max_user_watches", "1048576"));
     }
     Finding::ok(message)
 }

@@ -1,20 +1,20 @@
 //! Slipway's own parts: daemon, machine, shared folders, guest image.
 
-use slipway_api::{CheckState, DaemonSeen, State, Status};
+use slipway_api::{CheckState, DaemonSeen, State, Status, lock};
 
-use super::{Finding, Ward, held, told};
+use super::{Finding, Ward, told};
 use crate::image;
 
 pub(super) fn daemon(ward: &Ward) -> Finding {
     let paths = ward.paths();
     match &ward.subject.seen {
         DaemonSeen::Silent(problem) => Finding::of(CheckState::Failed, problem.clone()),
-        DaemonSeen::Nobody if held(&paths.daemon_lock()) => {
+        DaemonSeen::Nobody if lock::held(&paths.daemon_lock()) => {
             Finding::failed("a daemon lives and does not listen")
                 .because(format!("{} is held, and nobody answers at {}", told(&paths.daemon_lock()), told(&paths.api_sock())))
                 .hint("if it was not just started, end its process: containers go on; `slipway logs --unit daemon` says more")
         }
-        DaemonSeen::Nobody if held(&paths.shim_lock()) => {
+        DaemonSeen::Nobody if lock::held(&paths.shim_lock()) => {
             Finding::warning("the machine runs, and no daemon speaks for it")
                 .hint("`slipway status` starts one, which takes the machine over")
         }
@@ -33,7 +33,7 @@ pub(super) fn daemon(ward: &Ward) -> Finding {
 pub(super) fn machine(ward: &Ward) -> Finding {
     match &ward.subject.seen {
         DaemonSeen::Answers { status, .. } => machine_of(status),
-        _ if held(&ward.paths().shim_lock()) => {
+        _ if lock::held(&ward.paths().shim_lock()) => {
             Finding::not_applicable("it runs, and only a daemon knows how it is")
         }
         _ => Finding::ok("stopped"),
