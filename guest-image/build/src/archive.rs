@@ -1,4 +1,4 @@
-//! One suite of a Debian archive: its index, trusted because Debian signed the hash of it.
+//! One suite of a Debian archive, for one processor: its index, trusted because Debian signed the hash of it.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::fetch::Fetcher;
+use crate::{definition::Arch, fetch::Fetcher};
 
 /// Debian's keys, from the package debian-archive-keyring.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -30,19 +30,21 @@ pub(crate) struct Package {
 
 pub(crate) struct Archive {
     pub(crate) suite: String,
+    pub(crate) arch: Arch,
     pub(crate) packages: HashMap<String, Vec<Package>>,
 }
 
 impl Archive {
-    pub(crate) async fn fetch(fetcher: &Fetcher, suite: &str, arch: &str) -> Result<Self> {
-        println!("fetching the index of {suite}");
+    pub(crate) async fn fetch(fetcher: &Fetcher, suite: &str, arch: Arch) -> Result<Self> {
+        let name = arch.name();
+        println!("fetching the index of {suite} for {name}");
         let signed = fetcher.get(&format!("dists/{suite}/InRelease"), None).await?;
         let release = verified(&signed).with_context(|| format!("the index of {suite} is not Debian's"))?;
         if let Some(until) = release.lines().find_map(|line| line.strip_prefix("Valid-Until: ")) {
             // Mirrors lag behind; the hashes are Debian's all the same, and a lock outlives them anyway.
             println!("  {suite} says that it is valid until {until}");
         }
-        let name = format!("main/binary-{arch}/Packages.xz");
+        let name = format!("main/binary-{name}/Packages.xz");
         let sha256 = hash_of(&release, &name).with_context(|| format!("{suite} has no `{name}`"))?;
         let packed = fetcher.get(&format!("dists/{suite}/{name}"), Some(&sha256)).await?;
         let mut text = String::new();
@@ -50,7 +52,7 @@ impl Archive {
             .take(LONGEST)
             .read_to_string(&mut text)
             .with_context(|| format!("failed to unpack the index of {suite}"))?;
-        Ok(Self { suite: suite.to_owned(), packages: parse(&text) })
+        Ok(Self { suite: suite.to_owned(), arch, packages: parse(&text) })
     }
 }
 
@@ -110,8 +112,8 @@ fn parse(text: &str) -> HashMap<String, Vec<Package>> {
 }
 
 #[cfg(test)]
-pub(crate) fn from_text(suite: &str, text: &str) -> Archive {
-    Archive { suite: suite.into(), packages: parse(text) }
+pub(crate) fn from_text(suite: &str, arch: Arch, text: &str) -> Archive {
+    Archive { suite: suite.into(), arch, packages: parse(text) }
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     let mut sizes = Vec::new();
     for fetched in &inputs.packages {
         let locked = &fetched.locked;
-        if locked.role == Role::Compiler {
+        if locked.role.is_compiler() {
             continue;
         }
         let bytes = std::fs::read(&fetched.file)
@@ -85,7 +85,7 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
         let target = if locked.role == Role::Kernel { &mut kernel_tree } else { &mut tree };
         deb::unpack(&bytes, target).with_context(|| format!("failed to unpack `{}`", locked.name))?;
         match locked.role {
-            Role::Kernel | Role::Compiler => {}
+            Role::Kernel | Role::Compiler | Role::CrossCompiler => {}
             Role::HostTool => {
                 let path =
                     definition.host_tools.programs.get(&locked.name).context("a tool without a program")?;
@@ -148,11 +148,11 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     let lock_hash = inputs.lock.hash();
     parts.push((
         "sbom.cdx.json".into(),
-        sbom::cyclonedx(inputs.lock, &version, &definition.arch).into_bytes(),
+        sbom::cyclonedx(inputs.lock, &version, definition.arch.name()).into_bytes(),
     ));
     let manifest = Manifest {
         version,
-        arch: definition.arch.clone(),
+        arch: definition.arch.name().into(),
         created_from_lock: lock_hash,
         parts: parts
             .iter()
@@ -194,7 +194,7 @@ fn furnish(root: &mut Tree, inputs: &Inputs<'_>, release: &str, modules: &[(Stri
     }
     root.file("usr/bin/slipway-agent", 0o755, inputs.agent.as_slice())?;
     root.file("usr/bin/slipway-iptables", 0o755, inputs.iptables.as_slice())?;
-    root.file(WELCOME, 0o644, welcome::archive(&inputs.welcome, &definition.arch)?)?;
+    root.file(WELCOME, 0o644, welcome::archive(&inputs.welcome, definition.arch.name())?)?;
     for (path, bytes) in modules {
         root.file(&format!("usr/lib/modules/{release}/{path}"), 0o644, bytes.as_slice())?;
     }
@@ -271,10 +271,10 @@ fn write(out: &Path, parts: &[(String, Vec<u8>)]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{deb::tests::package, lock::Locked};
+    use crate::{deb::tests::package, definition::Arch, lock::Locked};
 
     fn definition() -> Definition {
-        let mut definition = Definition::read(Path::new("../slipway.yaml")).expect("reads");
+        let mut definition = Definition::read(Path::new("../slipway.yaml"), Arch::Amd64).expect("reads");
         definition.kernel.initramfs = vec!["disk".into()];
         definition.kernel.modules = vec!["net".into()];
         definition.kernel.unpacked = false;

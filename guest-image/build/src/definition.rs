@@ -1,16 +1,57 @@
-//! `slipway.yaml` as types. What is not understood is an error: a misspelt key must not silently leave something out.
+//! `slipway.yaml` as types, for one processor. What is not understood is an error: a misspelt key or word must not silently
+//! leave something out.
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use serde_yaml_ng::Value;
 use sha2::{Digest, Sha256};
+
+/// A processor, by Debian's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Arch {
+    /// x86-64.
+    Amd64,
+    /// AArch64.
+    Arm64,
+}
+
+impl Arch {
+    /// This computer's.
+    pub(crate) const HOST: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 };
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// What ELF calls it (`EM_…`).
+    pub(crate) fn elf_machine(self) -> u16 {
+        match self {
+            Self::Amd64 => 62,
+            Self::Arm64 => 183,
+        }
+    }
+
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Amd64 => Self::Arm64,
+            Self::Arm64 => Self::Amd64,
+        }
+    }
+}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Definition {
     pub(crate) version: String,
-    pub(crate) arch: String,
+    /// In the file: each that there is, and its words.
+    pub(crate) arch: Arch,
     pub(crate) kernel: Kernel,
     pub(crate) packages: Packages,
     pub(crate) host_tools: HostTools,
@@ -37,12 +78,15 @@ pub(crate) struct Kernel {
 
 /// The module of our own, and what it is compiled with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct FileEvents {
     /// Folder beside the definition.
     pub(crate) source: String,
     pub(crate) install: Vec<String>,
     pub(crate) without: Vec<String>,
+    /// Besides, on the other processor.
+    pub(crate) cross_install: Vec<String>,
+    pub(crate) cross_without: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,10 +118,24 @@ pub(crate) struct Service {
 }
 
 impl Definition {
-    pub(crate) fn read(path: &Path) -> Result<Self> {
+    /// The definition of the guest for `arch`.
+    pub(crate) fn read(path: &Path, arch: Arch) -> Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("failed to read `{}`", path.display()))?;
-        serde_yaml_ng::from_str(&text).with_context(|| format!("failed to understand `{}`", path.display()))
+        Self::parse(&text, arch).with_context(|| format!("failed to understand `{}`", path.display()))
+    }
+
+    fn parse(text: &str, arch: Arch) -> Result<Self> {
+        let mut file: Value = serde_yaml_ng::from_str(text)?;
+        let all = file.get_mut("arch").context("`arch` is missing")?;
+        let all = std::mem::replace(all, serde_yaml_ng::to_value(arch)?);
+        let mut all: BTreeMap<String, BTreeMap<String, String>> =
+            serde_yaml_ng::from_value(all).context("in `arch`")?;
+        let name = arch.name();
+        let mut words = all.remove(name).with_context(|| format!("there is no processor `{name}`"))?;
+        words.insert("arch".into(), name.into());
+        put_words(&mut file, &words)?;
+        Ok(serde_yaml_ng::from_value(file)?)
     }
 
     /// Every suite that packages come from, each once.
@@ -90,16 +148,41 @@ impl Definition {
 
     /// Changes with whatever decides which packages are needed, and with nothing else.
     pub(crate) fn fingerprint(&self) -> String {
+        let compiler = &self.kernel.file_events;
         let decides = (
-            &self.arch,
+            self.arch,
             (&self.kernel.suite, &self.kernel.package),
-            (&self.kernel.file_events.install, &self.kernel.file_events.without),
+            (&compiler.install, &compiler.without, &compiler.cross_install, &compiler.cross_without),
             &self.packages,
             (&self.host_tools.suite, self.host_tools.programs.keys().collect::<Vec<_>>()),
         );
         let json = serde_json::to_vec(&decides).unwrap_or_default();
         hex(&Sha256::digest(json))
     }
+}
+
+/// Puts words in for `${word}`, in every text but keys.
+fn put_words(value: &mut Value, words: &BTreeMap<String, String>) -> Result<()> {
+    match value {
+        Value::String(text) => *text = with_words(text, words)?,
+        Value::Sequence(values) => values.iter_mut().try_for_each(|value| put_words(value, words))?,
+        Value::Mapping(entries) => entries.values_mut().try_for_each(|value| put_words(value, words))?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn with_words(text: &str, words: &BTreeMap<String, String>) -> Result<String> {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((word, after)) = after.split_once('}') else { bail!("`{text}`: a `${{` without its `}}`") };
+        let value = words.get(word).with_context(|| format!("`{text}`: nobody says what `{word}` is"))?;
+        out.push_str(before);
+        out.push_str(value);
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(out)
 }
 
 /// In lower-case hexadecimal.
@@ -112,9 +195,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_own_definition_is_understood() {
-        let definition = Definition::read(Path::new("../slipway.yaml")).expect("reads");
-        assert!(definition.services.iter().any(|s| s.name == "dockerd"));
-        assert_eq!(definition.suites(), ["testing", "trixie"]);
+    fn our_own_definition_is_understood_for_each_processor() {
+        for (arch, kernel, console) in [
+            (Arch::Amd64, "linux-image-cloud-amd64", "console=ttyS0"),
+            (Arch::Arm64, "linux-image-cloud-arm64", "console=ttyAMA0"),
+        ] {
+            let definition = Definition::read(Path::new("../slipway.yaml"), arch).expect("reads");
+            assert!(definition.services.iter().any(|s| s.name == "dockerd"));
+            assert_eq!(definition.suites(), ["testing", "trixie"]);
+            assert_eq!((definition.arch, definition.kernel.package.as_str()), (arch, kernel));
+            assert_eq!(definition.kernel.cmdline[0], console);
+            let words = serde_json::to_string(&definition).expect("text");
+            assert!(!words.contains("${"), "{words}");
+            let foreign = arch.other().name();
+            assert!(!words.contains(foreign), "nothing of {foreign}");
+        }
+    }
+
+    #[test]
+    fn a_processor_or_a_word_that_is_not_there_is_named() {
+        let told = |text: &str| format!("{:#}", Definition::parse(text, Arch::Arm64).expect_err("wrong"));
+        assert!(told("version: 1").contains("`arch` is missing"));
+        assert!(told("arch: {amd64: {}}").contains("no processor `arm64`"));
+        assert!(told("arch: {arm64: {}}\nversion: \"${gun}\"").contains("nobody says what `gun` is"));
+        assert!(told("arch: {arm64: {}}\nversion: \"${arch\"").contains("without its `}`"));
+        assert!(told("arch: {arm64: {}}\nversoin: ${arch}").contains("versoin"));
     }
 }

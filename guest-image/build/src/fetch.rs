@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    definition::hex,
-    lock::{Lock, Locked},
+    definition::{Arch, hex},
+    lock::{Lock, Locked, Role},
 };
 
 /// Attempts at one file.
@@ -47,16 +47,18 @@ impl Fetcher {
         &self.cache
     }
 
-    /// Everything that the lock pins.
-    pub(crate) async fn packages(&self, lock: &Lock) -> Result<Vec<Fetched>> {
+    /// Everything that the lock pins for the image of `arch`, but for compilers that do not run on this computer.
+    pub(crate) async fn packages(&self, lock: &Lock, arch: Arch) -> Result<Vec<Fetched>> {
         let mut fetched = Vec::new();
-        for (at, locked) in lock.packages.iter().enumerate() {
+        let here = |role: Role| !role.is_compiler() || role == Role::compiler_for(arch);
+        let wanted: Vec<&Locked> = lock.packages.iter().filter(|locked| here(locked.role)).collect();
+        for (at, locked) in wanted.iter().enumerate() {
             let file = self.cache.join(&locked.sha256);
             if !is(&file, &locked.sha256) {
                 println!(
                     "fetching {}/{} {} {} ({} KiB)",
                     at + 1,
-                    lock.packages.len(),
+                    wanted.len(),
                     locked.name,
                     locked.version,
                     locked.size >> 10
@@ -64,7 +66,7 @@ impl Fetcher {
                 let bytes = self.get(&locked.path, Some(&locked.sha256)).await?;
                 keep(&file, &bytes)?;
             }
-            fetched.push(Fetched { locked: locked.clone(), file });
+            fetched.push(Fetched { locked: Locked::clone(locked), file });
         }
         Ok(fetched)
     }

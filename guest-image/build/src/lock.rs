@@ -1,4 +1,4 @@
-//! `slipway.lock`: every package with its hash. Paths are relative to a mirror, so that any mirror serves.
+//! `slipway.ARCH.lock`: every package with its hash. Paths are relative to a mirror, so that any mirror serves.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -6,17 +6,30 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::definition::hex;
+use crate::definition::{Arch, hex};
 
 /// What a package is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Role {
     Kernel,
-    /// Compiles our kernel module, and is not in the image.
+    /// Compiles our kernel module on the processor that it is for, and is not in the image.
     Compiler,
+    /// The same on the other processor.
+    CrossCompiler,
     Guest,
     HostTool,
+}
+
+impl Role {
+    /// What compiles an image's module on this computer.
+    pub(crate) fn compiler_for(arch: Arch) -> Self {
+        if arch == Arch::HOST { Self::Compiler } else { Self::CrossCompiler }
+    }
+
+    pub(crate) fn is_compiler(self) -> bool {
+        matches!(self, Self::Compiler | Self::CrossCompiler)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Builds the guest image, on any Linux, without root.
 //!
 //! ```text
-//! slipway.yaml ─resolve─▶ slipway.lock ─fetch, sha256─▶ .deb ─unpack, trim─▶ tree ─┬─▶ root.erofs
+//! slipway.yaml ─resolve─▶ a lock       ─fetch, sha256─▶ .deb ─unpack, trim─▶ tree ─┬─▶ root.erofs
 //!   (signed indexes)       (every input)                  │                        ├─▶ initramfs, kernel
 //!                                                         │                        ├─▶ host-tools/, sbom
 //!                                                         │                        └─▶ manifest, signed
@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The same lock gives the same bytes: nothing of the time, the machine or the mirror gets in. No maintainer script is run;
-//! of the packages only those run that compile the module ([`module`]), in a root of their own.
+//! of the packages only those run that compile the module ([`module`]), in a root of their own. An image can be for another
+//! processor than the one that builds it: what runs is of the builder's, and all else is the image's ([`resolve`]).
 
 mod archive;
 mod assemble;
@@ -50,15 +51,18 @@ struct Cli {
 enum Verb {
     /// Builds the image that `slipway.yaml` defines.
     Build(BuildArgs),
-    /// Resolves the definition anew and writes `slipway.lock`; prints what changed.
+    /// Resolves the definition anew and writes its lock, `slipway.ARCH.lock`; prints what changed.
     Lock(SourceArgs),
 }
 
 #[derive(Debug, Args)]
 struct SourceArgs {
-    /// The definition; its lock lies beside it.
+    /// The definition; its lock, one for each processor, lies beside it.
     #[arg(long, default_value = "guest-image/slipway.yaml")]
     definition: PathBuf,
+    /// The processor that the image is for; any computer builds for each [default: this computer's].
+    #[arg(long, value_enum, default_value_t = definition::Arch::HOST, hide_default_value = true)]
+    arch: definition::Arch,
     /// Debian mirror [default: the first one of the host's apt configuration].
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
@@ -77,7 +81,7 @@ struct BuildArgs {
     /// Where the image goes.
     #[arg(long, default_value = "guest-image/out", value_name = "DIR")]
     out: PathBuf,
-    /// The static agent.
+    /// The static agent; like the other two for the image's processor.
     #[arg(long, value_name = "FILE")]
     agent: PathBuf,
     /// The static program that stands before the real iptables.
@@ -127,7 +131,7 @@ struct Source {
 
 impl Source {
     fn new(args: &SourceArgs) -> Result<Self> {
-        let definition = definition::Definition::read(&args.definition)?;
+        let definition = definition::Definition::read(&args.definition, args.arch)?;
         let mirror = match &args.mirror {
             Some(mirror) => mirror.clone(),
             None => sources::mirror_of_host()
@@ -138,13 +142,20 @@ impl Source {
             None => default_cache()?,
         };
         let fetcher = fetch::Fetcher::new(&mirror, &cache)?;
-        Ok(Self { definition, lock_path: args.definition.with_extension("lock"), fetcher })
+        Ok(Self {
+            definition,
+            lock_path: args.definition.with_extension(format!("{}.lock", args.arch.name())),
+            fetcher,
+        })
     }
 
     async fn resolve(&self) -> Result<lock::Lock> {
         let mut archives = Vec::new();
-        for suite in self.definition.suites() {
-            archives.push(archive::Archive::fetch(&self.fetcher, suite, &self.definition.arch).await?);
+        let arch = self.definition.arch;
+        let indexes = self.definition.suites().into_iter().map(|suite| (suite, arch));
+        // And what compiles on the other processor.
+        for (suite, arch) in indexes.chain([(self.definition.kernel.suite.as_str(), arch.other())]) {
+            archives.push(archive::Archive::fetch(&self.fetcher, suite, arch).await?);
         }
         let new = resolve::resolve(&self.definition, &archives)?;
         let old = lock::Lock::read(&self.lock_path)?;
@@ -178,28 +189,29 @@ async fn build(args: &BuildArgs) -> Result<()> {
             source.resolve().await?
         }
     };
-    let (lock, packages) = match source.fetcher.packages(&lock).await {
+    let (lock, packages) = match source.fetcher.packages(&lock, source.definition.arch).await {
         Ok(packages) => (lock, packages),
         Err(error) if args.locked => return Err(error.context("a pinned package cannot be had")),
         Err(error) => {
             // Old versions leave the mirrors; what replaced them is printed.
             println!("a pinned package cannot be had ({error:#}): resolving anew");
             let lock = source.resolve().await?;
-            let packages = source.fetcher.packages(&lock).await?;
+            let packages = source.fetcher.packages(&lock, source.definition.arch).await?;
             (lock, packages)
         }
     };
-    let read =
-        |path: &Path| std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()));
+    let program = |path: &Path| program(path, source.definition.arch);
+    let (agent, iptables, welcome) =
+        (program(&args.agent)?, program(&args.iptables)?, program(&args.welcome)?);
     let beside = source.lock_path.with_file_name(&source.definition.kernel.file_events.source);
     let module = module::compile(&beside, &packages, source.fetcher.cache())?;
     let inputs = assemble::Inputs {
         definition: &source.definition,
         lock: &lock,
         packages,
-        agent: read(&args.agent)?,
-        iptables: read(&args.iptables)?,
-        welcome: read(&args.welcome)?,
+        agent,
+        iptables,
+        welcome,
         module,
         signer: sign::Signer::load(args.secret_key.as_deref(), source.fetcher.cache())?,
     };
@@ -207,4 +219,30 @@ async fn build(args: &BuildArgs) -> Result<()> {
     print!("{report}");
     println!("image in `{}`", args.out.display());
     Ok(())
+}
+
+/// A program for the image. One for another processor would be found at the boot.
+fn program(path: &Path, arch: definition::Arch) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(path).with_context(|| format!("failed to read `{}`", path.display()))?;
+    // Of ELF's header: its mark, 64 bits, little-endian; at 18 the processor.
+    let machine = bytes.starts_with(b"\x7fELF\x02\x01").then(|| bytes.get(18..20)).flatten();
+    if machine != Some(&arch.elf_machine().to_le_bytes()) {
+        bail!("`{}` is no program for {}", path.display(), arch.name());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use definition::Arch;
+
+    #[test]
+    fn a_program_for_another_processor_is_refused() {
+        let own = std::env::current_exe().expect("this test");
+        assert!(program(&own, Arch::HOST).is_ok());
+        let error = program(&own, Arch::HOST.other()).expect_err("another's").to_string();
+        assert!(error.contains(&format!("is no program for {}", Arch::HOST.other().name())), "{error}");
+        assert!(program(Path::new("Cargo.toml"), Arch::HOST).is_err());
+    }
 }

@@ -20,7 +20,6 @@ use crate::{
     deb,
     definition::hex,
     fetch::{Fetched, keep},
-    lock::Role,
     tree::{Node, Tree},
 };
 
@@ -44,8 +43,9 @@ pub(crate) struct Module {
 }
 
 /// Compiles the module whose source is in `source`, or takes it from `cache` when the same inputs were compiled before.
+/// `packages` are all of the image, and those that compile on this computer.
 pub(crate) fn compile(source: &Path, packages: &[Fetched], cache: &Path) -> Result<Module> {
-    let packages: Vec<&Fetched> = packages.iter().filter(|p| p.locked.role == Role::Compiler).collect();
+    let packages: Vec<&Fetched> = packages.iter().filter(|p| p.locked.role.is_compiler()).collect();
     let headers = packages.iter().map(|p| p.locked.name.as_str());
     let release = headers
         .filter_map(|name| name.strip_prefix("linux-headers-"))

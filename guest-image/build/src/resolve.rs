@@ -9,26 +9,36 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     archive::{Archive, Package},
-    definition::Definition,
+    definition::{Arch, Definition},
     lock::{Lock, Locked, Role},
     tree::matches_pattern,
     version,
 };
 
 pub(crate) fn resolve(definition: &Definition, archives: &[Archive]) -> Result<Lock> {
-    let archive = |suite: &str| archives.iter().find(|a| a.suite == suite).context("an index is missing");
+    let of = |suite: &str, arch: Arch| {
+        archives.iter().find(|a| a.suite == suite && a.arch == arch).context("an index is missing")
+    };
+    let archive = |suite: &str| of(suite, definition.arch);
     let kernel = kernel(archive(&definition.kernel.suite)?, &definition.kernel.package)?;
     let mut packages = vec![locked(kernel, Role::Kernel, &definition.kernel.suite)];
     let (suite, compiler) = (&definition.kernel.suite, &definition.kernel.file_events);
-    let closed = closure(archive(suite)?, &compiler.install, &compiler.without)?;
+    let own = archive(suite)?;
+    // What runs is of the builder's processor. What only the image's has, the kernel's headers, does not run.
+    let foreign = of(suite, definition.arch.other())?;
+    let closed = closure(&[own], &compiler.install, &compiler.without)?;
     packages.extend(closed.values().map(|p| locked(p, Role::Compiler, suite)));
+    let install = [&compiler.install[..], &compiler.cross_install].concat();
+    let without = [&compiler.without[..], &compiler.cross_without].concat();
+    let closed = closure(&[foreign, own], &install, &without)?;
+    packages.extend(closed.values().map(|p| locked(p, Role::CrossCompiler, suite)));
     let guest = &definition.packages;
-    let closed = closure(archive(&guest.suite)?, &guest.install, &guest.without)?;
+    let closed = closure(&[archive(&guest.suite)?], &guest.install, &guest.without)?;
     packages.extend(closed.values().map(|p| locked(p, Role::Guest, &guest.suite)));
     let tools = &definition.host_tools;
     for name in tools.programs.keys() {
-        let package =
-            newest(archive(&tools.suite)?, name).with_context(|| format!("there is no package `{name}`"))?;
+        let package = newest(&[archive(&tools.suite)?], name)
+            .with_context(|| format!("there is no package `{name}`"))?;
         packages.push(locked(package, Role::HostTool, &tools.suite));
     }
     Ok(Lock { definition: definition.fingerprint(), packages })
@@ -46,27 +56,29 @@ fn locked(package: &Package, role: Role, suite: &str) -> Locked {
     }
 }
 
-fn newest<'a>(archive: &'a Archive, name: &str) -> Option<&'a Package> {
-    archive.packages.get(name)?.iter().max_by(|a, b| version::compare(&a.version, &b.version))
+/// The newest of the first archive that has it.
+fn newest<'a>(archives: &[&'a Archive], name: &str) -> Option<&'a Package> {
+    let found = archives.iter().find_map(|archive| archive.packages.get(name))?;
+    found.iter().max_by(|a, b| version::compare(&a.version, &b.version))
 }
 
 /// The package with the kernel itself, behind the one whose name does not change.
 fn kernel<'a>(archive: &'a Archive, meta: &str) -> Result<&'a Package> {
-    let meta = newest(archive, meta).with_context(|| format!("there is no package `{meta}`"))?;
+    let meta = newest(&[archive], meta).with_context(|| format!("there is no package `{meta}`"))?;
     let real = alternatives(&meta.depends).flatten().find(|d| d.name.starts_with("linux-image-"));
     let real = real.with_context(|| format!("`{}` leads to no kernel", meta.name))?;
-    newest(archive, real.name).with_context(|| format!("there is no package `{}`", real.name))
+    newest(&[archive], real.name).with_context(|| format!("there is no package `{}`", real.name))
 }
 
 fn closure<'a>(
-    archive: &'a Archive,
+    archives: &[&'a Archive],
     install: &[String],
     without: &[String],
 ) -> Result<BTreeMap<&'a str, &'a Package>> {
     let mut chosen: BTreeMap<&str, &Package> = BTreeMap::new();
     let mut open: VecDeque<&Package> = VecDeque::new();
     for name in install {
-        open.push_back(newest(archive, name).with_context(|| format!("there is no package `{name}`"))?);
+        open.push_back(newest(archives, name).with_context(|| format!("there is no package `{name}`"))?);
     }
     while let Some(package) = open.pop_front() {
         if chosen.insert(&package.name, package).is_some() {
@@ -78,7 +90,7 @@ fn closure<'a>(
             if group.iter().any(unwanted) || group.iter().any(|d| met(d, chosen.values().copied())) {
                 continue;
             }
-            let found = group.iter().find_map(|d| candidate(archive, d));
+            let found = group.iter().find_map(|d| candidate(archives, d));
             let Some(found) = found else {
                 let words: Vec<&str> = group.iter().map(|d| d.name).collect();
                 bail!("`{}` needs `{}`, which is not there", package.name, words.join(" | "));
@@ -146,11 +158,13 @@ fn met<'a>(dependency: &Dependency<'_>, mut chosen: impl Iterator<Item = &'a Pac
 }
 
 /// The package of that name, or else the first by name that provides it.
-fn candidate<'a>(archive: &'a Archive, dependency: &Dependency<'_>) -> Option<&'a Package> {
-    let real = newest(archive, dependency.name).filter(|package| satisfies(package, dependency));
+fn candidate<'a>(archives: &[&'a Archive], dependency: &Dependency<'_>) -> Option<&'a Package> {
+    let real = newest(archives, dependency.name).filter(|package| satisfies(package, dependency));
     real.or_else(|| {
-        let all = archive.packages.values().flatten();
-        all.filter(|package| satisfies(package, dependency)).min_by(|a, b| a.name.cmp(&b.name))
+        archives.iter().find_map(|archive| {
+            let all = archive.packages.values().flatten();
+            all.filter(|package| satisfies(package, dependency)).min_by(|a, b| a.name.cmp(&b.name))
+        })
     })
 }
 
@@ -166,24 +180,46 @@ mod tests {
 
     #[test]
     fn alternatives_provides_versions_and_circles_are_understood() {
-        let archive = from_text("s", INDEX);
-        let chosen = closure(&archive, &["app".into()], &["admin".into()]).expect("resolves");
+        let archive = from_text("s", Arch::Amd64, INDEX);
+        let chosen = closure(&[&archive], &["app".into()], &["admin".into()]).expect("resolves");
         assert_eq!(chosen.keys().copied().collect::<Vec<_>>(), ["app", "libc", "neo", "postfix"]);
         assert_eq!(chosen["libc"].version, "2.1", "the newest");
     }
 
     #[test]
     fn what_cannot_be_had_is_named() {
-        let archive =
-            from_text("s", "Package: app\nVersion: 1\nDepends: a (>= 2) | b\n\nPackage: a\nVersion: 1\n\n");
-        let error = closure(&archive, &["app".into()], &[]).expect_err("a is too old").to_string();
+        let archive = from_text(
+            "s",
+            Arch::Amd64,
+            "Package: app\nVersion: 1\nDepends: a (>= 2) | b\n\nPackage: a\nVersion: 1\n\n",
+        );
+        let error = closure(&[&archive], &["app".into()], &[]).expect_err("a is too old").to_string();
         assert!(error.contains("`app` needs `a | b`"), "{error}");
-        assert!(closure(&archive, &["nothing".into()], &[]).is_err());
+        assert!(closure(&[&archive], &["nothing".into()], &[]).is_err());
+    }
+
+    #[test]
+    fn what_compiles_is_of_the_builders_processor_and_headers_are_of_the_images() {
+        let own = from_text(
+            "s",
+            Arch::Arm64,
+            "Package: headers\nVersion: 6\nDepends: kbuild (= 6)\n\nPackage: kbuild\nVersion: 6\nDepends: libc\n\n\
+             Package: libc\nVersion: 2\nFilename: libc_arm64.deb\n\n",
+        );
+        let foreign = from_text(
+            "s",
+            Arch::Amd64,
+            "Package: kbuild\nVersion: 6\nDepends: libc\nFilename: kbuild_amd64.deb\n\n\
+             Package: libc\nVersion: 2\nFilename: libc_amd64.deb\n\n",
+        );
+        let chosen = closure(&[&foreign, &own], &["headers".into()], &[]).expect("resolves");
+        let paths: Vec<&str> = chosen.values().map(|package| package.path.as_str()).collect();
+        assert_eq!(paths, ["", "kbuild_amd64.deb", "libc_amd64.deb"]);
     }
 
     #[test]
     fn the_kernel_is_behind_its_meta_package() {
-        let archive = from_text("s", INDEX);
+        let archive = from_text("s", Arch::Amd64, INDEX);
         assert_eq!(kernel(&archive, "linux-meta").expect("found").name, "linux-image-6.1");
     }
 }

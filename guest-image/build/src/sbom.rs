@@ -19,7 +19,7 @@ pub(crate) fn cyclonedx(lock: &Lock, version: &str, arch: &str) -> String {
             serde_json::json!({
                 "type": if package.role == Role::HostTool { "application" } else { "library" },
                 // What compiles the module is in no image.
-                "scope": if package.role == Role::Compiler { "excluded" } else { "required" },
+                "scope": if package.role.is_compiler() { "excluded" } else { "required" },
                 "bom-ref": purl,
                 "name": package.name,
                 "version": package.version,
