@@ -13,7 +13,7 @@ use slipway_shim::{
     spawn::{self, SpawnError},
     wire::Status as ShimStatus,
 };
-use slipway_vm::{AccelChoice, ExitReason, MachineSpec, Stall};
+use slipway_vm::{AccelChoice, ExitReason, GuestArch, MachineSpec, Stall};
 use tokio::{
     sync::watch,
     time::{Instant, timeout, timeout_at},
@@ -30,9 +30,13 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(crate) const ROOM: u64 = 256 << 20;
 /// Lines of a log that go with a failure.
 const SLICE: usize = 12;
-/// The VM program.
-pub(crate) const QEMU: &str =
-    if cfg!(target_arch = "aarch64") { "qemu-system-aarch64" } else { "qemu-system-x86_64" };
+/// The VM program for a guest's processor.
+pub(crate) fn qemu_for(guest: GuestArch) -> &'static str {
+    match guest {
+        GuestArch::X86_64 => "qemu-system-x86_64",
+        GuestArch::Aarch64 => "qemu-system-aarch64",
+    }
+}
 
 /// A machine, and the view of its inside.
 #[derive(Debug)]
@@ -53,15 +57,16 @@ pub(crate) async fn boot(
     cancel: CancellationToken,
 ) -> Result<Live, Problem> {
     board.begin("image");
-    let (settings, manifest) = {
+    let (settings, manifest, guest) = {
         let (context, overrides) = (Arc::clone(&context), request.overrides);
         blocking(move || {
             let settings = config::with(&context.paths, &overrides)?;
             config::remember(&context.paths)?;
             image::provide(&context.paths, &context.exe)?;
             let manifest = image::check(&context.paths)?;
+            let guest = image::processor(&manifest)?;
             prepare_disk(&context.paths.data_disk(), settings.disk.as_bytes())?;
-            Ok((settings, manifest))
+            Ok((settings, manifest, guest))
         })
         .await?
     };
@@ -71,9 +76,9 @@ pub(crate) async fn boot(
         return Err(cancelled());
     }
     board.begin("machine");
-    find_qemu()?;
+    find_qemu(guest)?;
     context.logs.rotate_idle();
-    let config = shim_config(&context, &settings, &manifest);
+    let config = shim_config(&context, &settings, &manifest, guest);
     let paths = &context.paths;
     let shim = spawn::spawn(&context.exe, &config, &paths.shim_config(), &paths.log("shim"), SHIM).await;
     let shim = shim.map_err(|error| shim_problem(&error))?;
@@ -241,13 +246,32 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-pub(crate) fn find_qemu() -> Result<(), Problem> {
+pub(crate) fn find_qemu(guest: GuestArch) -> Result<(), Problem> {
+    let program = qemu_for(guest);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(|dir| dir.join(QEMU).is_file()) {
+    if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
         return Ok(());
     }
-    let hint = "install it: `sudo apt install qemu-system-x86` on Debian and Ubuntu, `sudo dnf install qemu-system-x86` on Fedora";
-    Err(Problem::new("qemu-missing", format!("`{QEMU}` is not installed")).hint(hint))
+    let (debian, fedora) = match guest {
+        GuestArch::X86_64 => (qemu_package(guest), "qemu-system-x86"),
+        GuestArch::Aarch64 => (qemu_package(guest), "qemu-system-aarch64"),
+    };
+    let problem = Problem::new("qemu-missing", format!("`{program}` is not installed"));
+    let problem = match guest == GuestArch::HOST {
+        true => problem,
+        false => problem.because(format!("the guest image is for {}, which is emulated here", guest.name())),
+    };
+    Err(problem.hint(format!(
+        "install it: `sudo apt install {debian}` on Debian and Ubuntu, `sudo dnf install {fedora}` on Fedora"
+    )))
+}
+
+/// What brings it on Debian.
+pub(crate) fn qemu_package(guest: GuestArch) -> &'static str {
+    match guest {
+        GuestArch::X86_64 => "qemu-system-x86",
+        GuestArch::Aarch64 => "qemu-system-arm",
+    }
 }
 
 /// Makes the data disk where there is none, or larger when the settings say so. Never smaller.
@@ -275,7 +299,7 @@ fn prepare_disk(path: &Path, bytes: u64) -> Result<(), Problem> {
     disk.sync_all().map_err(failed)
 }
 
-fn shim_config(context: &Context, settings: &Settings, manifest: &Manifest) -> ShimConfig {
+fn shim_config(context: &Context, settings: &Settings, manifest: &Manifest, guest: GuestArch) -> ShimConfig {
     let paths = &context.paths;
     let image = paths.image_dir();
     let accel = match settings.accel.as_str() {
@@ -302,6 +326,7 @@ fn shim_config(context: &Context, settings: &Settings, manifest: &Manifest) -> S
         socket: paths.shim_sock(),
         exit_file: paths.exit_file(),
         accel_verdict: paths.accel_verdict(),
+        guest,
         vmm_binary: None,
         share: Some(ShareConfig {
             socket: paths.run_dir().join("share.sock"),

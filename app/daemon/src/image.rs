@@ -16,6 +16,7 @@ use std::{
 
 use slipway_api::{GuestImage, GuestImages, ImageRequest, Problem, paths::Paths};
 use slipway_manifest::{MANIFEST, Manifest, SIGNATURE, VerifyError, verify, verify_bootable};
+use slipway_vm::GuestArch;
 
 /// The public key, beside the parts of an image that was built here.
 const KEY: &str = "key.pub";
@@ -84,6 +85,22 @@ pub(crate) fn check(paths: &Paths) -> Result<Manifest, Problem> {
     let key = pinned(paths);
     let text = std::fs::read_to_string(&key).map_err(|error| io_problem("read", &key, &error))?;
     verify_bootable(&dir, &text).map_err(|error| damaged(&error))
+}
+
+/// What the image is for. Another processor than the host's is emulated.
+pub(crate) fn processor(manifest: &Manifest) -> Result<GuestArch, Problem> {
+    GuestArch::of_name(&manifest.arch).ok_or_else(|| {
+        Problem::new("image-processor", format!("the guest image is for `{}`", manifest.arch))
+            .because("no machine of this Slipway has such a processor")
+            .hint("install an image for amd64 or arm64: `slipway image install DIR`")
+    })
+}
+
+/// What the installed image is for, unchecked; the host's processor where there is none.
+pub(crate) fn installed_processor(paths: &Paths) -> GuestArch {
+    let json = std::fs::read(paths.image_dir().join(MANIFEST)).ok();
+    let manifest = json.and_then(|json| serde_json::from_slice::<Manifest>(&json).ok());
+    manifest.and_then(|manifest| GuestArch::of_name(&manifest.arch)).unwrap_or_default()
 }
 
 /// The installed image's version, unchecked: for a status.
@@ -307,6 +324,15 @@ mod tests {
         are(&paths, "1", Some("2"));
         assert_eq!(roll_back(&paths).expect("and forth").version, "2");
         are(&paths, "2", Some("1"));
+    }
+
+    #[test]
+    fn an_image_says_which_processor_it_needs() {
+        let of = |arch: &str| processor(&Manifest { arch: arch.into(), ..Manifest::default() });
+        assert_eq!(of("amd64").expect("known"), GuestArch::X86_64);
+        assert_eq!(of("arm64").expect("known"), GuestArch::Aarch64);
+        let unknown = of("riscv64").expect_err("unknown");
+        assert!(unknown.code == "image-processor" && unknown.message.contains("riscv64"), "{unknown:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use slipway_api::{DockerSetup, Problem, paths::Paths};
 use slipway_manifest::Manifest;
 use slipway_settings::resolved::Settings;
+use slipway_vm::GuestArch;
 
 use crate::{
     docker_context::{DockerContext, Used},
@@ -27,7 +28,8 @@ pub(crate) fn docker(paths: &Paths, settings: &Settings, image: &Manifest, dir: 
         Ok(is_current) => current = is_current,
         Err(found) => problem = Some(found),
     }
-    if settings.install_cli {
+    // The image's tools are for its own processor.
+    if settings.install_cli && image.arch == GuestArch::HOST.name() {
         let path = std::env::var_os("PATH").unwrap_or_default();
         match host_tools::install(&paths.image_dir(), image, &paths.bin_dir(), dir, &path) {
             Ok(installed) => {

@@ -1,7 +1,7 @@
 //! Which driver runs machines on this system: the only place that names one.
 
 use slipway_vm::Driver;
-use slipway_vm_qemu::{GuestArch, QemuConfig, QemuDriver};
+use slipway_vm_qemu::{QemuConfig, QemuDriver};
 
 use crate::server::ShimConfig;
 
@@ -9,7 +9,7 @@ use crate::server::ShimConfig;
 pub fn driver(config: &ShimConfig) -> Box<dyn Driver> {
     Box::new(QemuDriver::new(QemuConfig {
         binary: config.vmm_binary.clone(),
-        guest: GuestArch::HOST,
+        guest: config.guest,
         probe_kernel: config.spec.kernel.clone(),
         verdict_file: config.accel_verdict.clone(),
     }))

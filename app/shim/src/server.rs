@@ -25,7 +25,7 @@ use slipway_relay::{
     http,
     ports::{BindError, PortSpec, Publisher},
 };
-use slipway_vm::{Driver, DriverError, ExitReason, Machine, MachineSpec, Stall};
+use slipway_vm::{Driver, DriverError, ExitReason, GuestArch, Machine, MachineSpec, Stall};
 use slipway_vsock::{ConnectError, Transport};
 use tokio::{
     io::AsyncReadExt,
@@ -63,6 +63,9 @@ pub struct ShimConfig {
     pub exit_file: PathBuf,
     /// Where the accelerator's verdict is remembered.
     pub accel_verdict: PathBuf,
+    /// What kernel and image are for; the host's processor where it is not said.
+    #[serde(default)]
+    pub guest: GuestArch,
     /// The VM program; `None` searches `PATH`.
     pub vmm_binary: Option<PathBuf>,
     /// Host folders; `None` for a machine without the device.

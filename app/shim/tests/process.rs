@@ -10,7 +10,7 @@ use slipway_shim::{
     server::{ShimConfig, ShimError, run},
     spawn,
 };
-use slipway_vm::{AccelChoice, ExitReason, MachineSpec, Stall, fake::FakeDriver};
+use slipway_vm::{AccelChoice, ExitReason, GuestArch, MachineSpec, Stall, fake::FakeDriver};
 use slipway_vsock::{
     ConnectError, Transport,
     memory::{Fault, MemoryTransport},
@@ -44,6 +44,7 @@ fn config(dir: &Path) -> ShimConfig {
         socket: path("shim.sock"),
         exit_file: path("exit.json"),
         accel_verdict: path("accel.json"),
+        guest: GuestArch::HOST,
         vmm_binary: None,
         share: None,
     }

@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{GuestArch, Qemu, QemuConfig, args, command};
+use crate::{GuestArch, Qemu, QemuConfig, arch::Board, args, command};
 
 /// How long the kernel may take to print its first line; on working KVM it takes a fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -29,7 +29,7 @@ struct Verdict {
 /// `Err` says why not, for a person.
 pub(crate) async fn kvm_works(config: &QemuConfig, qemu: &Qemu) -> Result<(), String> {
     if config.guest != GuestArch::HOST {
-        return Err("the guest is for another processor than this host's".into());
+        return Err(format!("the guest is for {}, and this host's processor is not", config.guest.name()));
     }
     if let Err(e) = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
         return Err(match e.kind() {

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path};
 use slipway_vm::{Accel, MachineSpec};
 use slipway_vsock::GuestCid;
 
-use crate::{GuestArch, version::Version};
+use crate::{GuestArch, arch::Board, version::Version};
 
 /// How the guest's vsock device is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

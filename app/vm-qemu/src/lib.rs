@@ -19,8 +19,10 @@ use slipway_vm::{Accel, AccelChoice, Capabilities, Driver, DriverError, Machine,
 use slipway_vsock::GuestCid;
 use tokio::process::Command;
 
-pub use crate::arch::GuestArch;
+pub use slipway_vm::GuestArch;
+
 use crate::{
+    arch::Board,
     args::Vsock,
     version::{OLDEST, Version},
 };

@@ -43,6 +43,41 @@ pub struct MachineSpec {
     pub share_socket: Option<PathBuf>,
 }
 
+/// The processor that a guest's kernel and programs are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestArch {
+    /// amd64.
+    #[serde(rename = "amd64")]
+    X86_64,
+    /// arm64.
+    #[serde(rename = "arm64")]
+    Aarch64,
+}
+
+impl GuestArch {
+    /// This host's: the only one whose guests can run without emulation.
+    pub const HOST: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
+
+    /// By Debian's name, which is an image's.
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::X86_64, Self::Aarch64].into_iter().find(|arch| arch.name() == name)
+    }
+
+    /// Debian's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+}
+
+impl Default for GuestArch {
+    fn default() -> Self {
+        Self::HOST
+    }
+}
+
 /// What the person asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

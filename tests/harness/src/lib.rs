@@ -32,6 +32,8 @@ pub struct Built {
     pub slipway: PathBuf,
     /// The folder that the image builder wrote.
     pub image: PathBuf,
+    /// Docker's clients for this host: an image brings those of its own processor.
+    pub tools: PathBuf,
 }
 
 impl Built {
@@ -42,7 +44,10 @@ impl Built {
     pub fn of_environment() -> Result<Self, String> {
         let var = |name: &str| std::env::var_os(name).map(PathBuf::from).ok_or_else(|| name.to_owned());
         match (var("SLIPWAY_TEST_BIN"), var("SLIPWAY_TEST_IMAGE")) {
-            (Ok(slipway), Ok(image)) => Ok(Self { slipway, image }),
+            (Ok(slipway), Ok(image)) => {
+                let tools = image.join("host-tools");
+                Ok(Self { slipway, image, tools })
+            }
             (Err(name), _) | (_, Err(name)) => {
                 Err(format!("{name} is not set: `tests/run` builds what these tests need and sets it"))
             }
@@ -118,7 +123,15 @@ impl Home {
     /// # Panics
     /// With everything that was said, when the engine does not answer.
     pub fn start(&self) {
-        let ran = self.slipway(["start"]).within(Duration::from_secs(400)).run();
+        self.start_within(Duration::from_secs(400));
+    }
+
+    /// Boots, for at most that long by the test's clock.
+    ///
+    /// # Panics
+    /// As [`Home::start`].
+    pub fn start_within(&self, patience: Duration) {
+        let ran = self.slipway(["start"]).within(patience).run();
         if ran.code != 0 {
             let logs = self.slipway(["logs", "-n", "80"]).run();
             panic!("the machine did not start\n{ran}\n{logs}");
@@ -150,7 +163,7 @@ impl Home {
 
     /// The docker client that comes with the image, in this home: it finds the engine as a person's does.
     pub fn docker<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        self.at_home(Command::new(self.built.image.join("host-tools/docker"))).args(args)
+        self.at_home(Command::new(self.built.tools.join("docker"))).args(args)
     }
 
     fn at_home(&self, command: Command) -> Command {

@@ -17,6 +17,7 @@ use slipway_settings::{
     resolved::{Host, Settings},
     size::Size,
 };
+use slipway_vm::GuestArch;
 use tokio::{process::Command, time::timeout};
 
 use super::{
@@ -24,7 +25,10 @@ use super::{
     network::{Proxy, proxies_of},
     told,
 };
-use crate::boot::{QEMU, ROOM, find_qemu};
+use crate::{
+    boot::{ROOM, find_qemu, qemu_for, qemu_package},
+    image::installed_processor,
+};
 
 /// How long a program may take to say what it is asked.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,6 +42,8 @@ const WATCHES: u64 = 8192;
 /// What programs of this computer say.
 #[derive(Debug)]
 pub(super) struct Facts {
+    /// What the installed image is for.
+    guest: GuestArch,
     /// First line of `qemu --version`.
     qemu: Result<String, String>,
     /// Whether this user may make the namespaces that the share server is confined to; `None`: nobody to ask.
@@ -48,7 +54,8 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) async fn gather(subject: &Subject, settings: Option<&Settings>) -> Self {
-        let (mut version, mut namespaces) = (Command::new(QEMU), Command::new("unshare"));
+        let guest = installed_processor(&subject.paths);
+        let (mut version, mut namespaces) = (Command::new(qemu_for(guest)), Command::new("unshare"));
         version.arg("--version");
         namespaces.args(["--user", "--mount", "--net", "--map-root-user", "true"]);
         let proxies = async {
@@ -64,7 +71,7 @@ impl Facts {
             Err(error) => Some(Err(error.to_string())),
         };
         let first = |text: String| text.lines().next().unwrap_or_default().to_owned();
-        Self { qemu: qemu.map(first).map_err(|error| error.to_string()), spaces, proxies }
+        Self { guest, qemu: qemu.map(first).map_err(|error| error.to_string()), spaces, proxies }
     }
 }
 
@@ -83,14 +90,15 @@ async fn said(command: &mut Command) -> io::Result<String> {
 }
 
 pub(super) fn qemu(ward: &Ward) -> Finding {
-    if let Err(problem) = find_qemu() {
+    let guest = ward.facts.guest;
+    if let Err(problem) = find_qemu(guest) {
         return Finding::of(CheckState::Failed, problem);
     }
     match &ward.facts.qemu {
         Ok(line) => qemu_of(line),
-        Err(why) => Finding::failed(format!("`{QEMU} --version` fails"))
+        Err(why) => Finding::failed(format!("`{} --version` fails", qemu_for(guest)))
             .because(why.clone())
-            .hint(format!("install it again: `sudo apt install --reinstall {}`", "qemu-system-x86")),
+            .hint(format!("install it again: `sudo apt install --reinstall {}`", qemu_package(guest))),
     }
 }
 
@@ -106,7 +114,7 @@ fn qemu_of(line: &str) -> Finding {
             Finding::failed(format!("QEMU is {major}.{minor}, and {needed} is the oldest that works"))
                 .hint("install a newer one: Debian 12 and Ubuntu 24.04 bring one")
         }
-        None => Finding::failed(format!("`{QEMU}` does not say which version it is"))
+        None => Finding::failed("QEMU does not say which version it is")
             .because(line.to_owned())
             .hint(format!("QEMU {needed} or newer is needed")),
     }
@@ -128,6 +136,9 @@ struct Verdict {
 
 pub(super) fn acceleration(ward: &Ward) -> Finding {
     let choice = ward.settings.as_ref().map_or("auto", |settings| settings.accel.as_str());
+    if ward.facts.guest != GuestArch::HOST && choice != "tcg" {
+        return foreign(choice, ward.facts.guest);
+    }
     let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").map(drop);
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let qemu = ward.facts.qemu.as_deref().map(qemu_number).unwrap_or_default();
@@ -137,6 +148,21 @@ pub(super) fn acceleration(ward: &Ward) -> Finding {
         .filter(|verdict| verdict.boot_id == boot_id && verdict.qemu == qemu)
         .map(|verdict| verdict.failure.map_or(Ok(()), Err));
     acceleration_of(choice, device.map_err(|error| error.kind()), verdict)
+}
+
+/// Of an image for another processor.
+fn foreign(choice: &str, guest: GuestArch) -> Finding {
+    not_accelerated(choice)
+        .because(format!("the guest image is for {}, and this computer's processor is not", guest.name()))
+        .hint(format!("`slipway image install DIR` with an image for {}", GuestArch::HOST.name()))
+}
+
+fn not_accelerated(choice: &str) -> Finding {
+    if choice == "kvm" {
+        Finding::failed("no hardware acceleration, and `machine.accel` asks for nothing else")
+    } else {
+        Finding::warning("no hardware acceleration: everything works, several times slower")
+    }
 }
 
 fn acceleration_of(
@@ -164,12 +190,7 @@ fn acceleration_of(
         ),
         (Err(kind), _) => (format!("/dev/kvm cannot be opened: {kind}"), "`sudo dmesg` may say why"),
     };
-    let found = if choice == "kvm" {
-        Finding::failed("no hardware acceleration, and `machine.accel` asks for nothing else")
-    } else {
-        Finding::warning("no hardware acceleration: everything works, several times slower")
-    };
-    found.because(why).hint(hint)
+    not_accelerated(choice).because(why).hint(hint)
 }
 
 pub(super) fn memory(ward: &Ward) -> Finding {
@@ -377,6 +398,19 @@ mod tests {
         assert!(hint(&denied).contains("usermod -aG kvm") && hint(&denied).contains("setfacl"), "{denied:?}");
         assert_eq!(
             acceleration_of("kvm", Err(io::ErrorKind::PermissionDenied), None).state,
+            CheckState::Failed,
+            "nothing else was asked for"
+        );
+    }
+
+    #[test]
+    fn an_image_for_another_processor_is_told_from_a_host_without_acceleration() {
+        let found = foreign("auto", GuestArch::Aarch64);
+        assert_eq!(found.state, CheckState::Warning);
+        assert!(found.problem.causes[0].contains("for arm64"), "{found:?}");
+        assert!(hint(&found).contains("image install"), "{found:?}");
+        assert_eq!(
+            foreign("kvm", GuestArch::Aarch64).state,
             CheckState::Failed,
             "nothing else was asked for"
         );
