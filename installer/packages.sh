@@ -54,6 +54,12 @@ need_target() {
     }
 }
 
+# need_cross TRIPLE ARCH: what links static programs for a guest of another processor than this host's.
+need_cross() {
+    need_packages "gcc-${1//_/-}" "libc6-dev-$2-cross"
+    need_target "${1/-linux/-unknown-linux}" || fail "programs for $2 cannot be built" "\`rustup target add ${1/-linux/-unknown-linux}\`"
+}
+
 # A browser without a screen for the pages' tests. False, with a word, where it cannot be had.
 need_chromium() {
     [ -x /usr/bin/chromium-headless-shell ] || [ -x /usr/bin/chromium ] || need_packages chromium-headless-shell || {

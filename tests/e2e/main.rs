@@ -9,6 +9,7 @@
 //! a filter runs some of them: `cargo test -p slipway-tests --test e2e -- streams`.
 
 mod alone;
+mod arm64;
 mod cli;
 mod crash;
 mod disk;
@@ -116,7 +117,7 @@ fn main() -> ExitCode {
     // Debian's packages for the others are some 60 MB, and their programs take minutes there.
     let on_demand = publishing::ON_DEMAND.iter().chain(programs::ON_DEMAND).chain(suite::ON_DEMAND);
     trials.extend(on_demand.copied().map(shared).map(|it| it.with_ignored_flag(true)));
-    let alone_on_demand = suite::ALONE_ON_DEMAND.iter().copied().map(alone);
+    let alone_on_demand = suite::ALONE_ON_DEMAND.iter().chain(arm64::ON_DEMAND).copied().map(alone);
     trials.extend(alone_on_demand.map(|it| it.with_ignored_flag(true)));
     let with_own_homes = alone::TESTS.iter().chain(ordinary::TESTS).chain(registries::ALONE);
     trials.extend(with_own_homes.copied().map(alone));

