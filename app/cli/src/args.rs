@@ -409,7 +409,8 @@ pub(crate) enum ImageVerb {
         #[arg(long)]
         json: bool,
     },
-    /// check an image that `slipway-image` built, and boot it from the next start on
+    /// check an image that `slipway-image` built, and boot it from the next start on; for another processor than this
+    /// computer's, by emulation
     Install {
         /// folder that the image builder wrote
         dir: PathBuf,

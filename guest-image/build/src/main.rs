@@ -78,9 +78,9 @@ struct BuildArgs {
     /// Use what the lock pins or fail; never resolve.
     #[arg(long)]
     locked: bool,
-    /// Where the image goes.
-    #[arg(long, default_value = "guest-image/out", value_name = "DIR")]
-    out: PathBuf,
+    /// Where the image goes [default: `guest-image/out`, for another processor than this computer's `guest-image/out.ARCH`].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// The static agent; like the other two for the image's processor.
     #[arg(long, value_name = "FILE")]
     agent: PathBuf,
@@ -176,6 +176,12 @@ fn default_cache() -> Result<PathBuf> {
     Ok(base.join("slipway/image"))
 }
 
+/// What boots here is not replaced by what is for elsewhere.
+fn default_out(arch: definition::Arch) -> PathBuf {
+    let out = PathBuf::from("guest-image/out");
+    if arch == definition::Arch::HOST { out } else { out.with_extension(arch.name()) }
+}
+
 async fn build(args: &BuildArgs) -> Result<()> {
     let source = Source::new(&args.source)?;
     let fits = |lock: &lock::Lock| lock.definition == source.definition.fingerprint();
@@ -215,9 +221,10 @@ async fn build(args: &BuildArgs) -> Result<()> {
         module,
         signer: sign::Signer::load(args.secret_key.as_deref(), source.fetcher.cache())?,
     };
-    let report = assemble::assemble(inputs, &args.out)?;
+    let out = args.out.clone().unwrap_or_else(|| default_out(source.definition.arch));
+    let report = assemble::assemble(inputs, &out)?;
     print!("{report}");
-    println!("image in `{}`", args.out.display());
+    println!("image in `{}`", out.display());
     Ok(())
 }
 
