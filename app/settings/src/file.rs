@@ -10,6 +10,7 @@ use std::{
 use toml_edit::{DocumentMut, Item, Table, Value};
 
 use crate::keys::{self, Kind};
+use crate::paths;
 use crate::size::Size;
 
 /// One thing that is wrong in a file or in a value.
@@ -204,7 +205,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     aside.as_file().sync_all()?;
     aside.persist(path).map_err(|e| e.error)?;
     // The rename itself has to reach the disk too.
-    std::fs::File::open(dir)?.sync_all()
+    paths::settle(dir)
 }
 
 fn known(name: &str) -> Result<&'static keys::Key, FileError> {
@@ -271,7 +272,7 @@ fn parse(key: &keys::Key, text: &str) -> Result<Value, Mistake> {
 }
 
 fn is_list_of_paths(text: &str) -> bool {
-    text.split(',').map(str::trim).filter(|path| !path.is_empty()).all(|path| path.starts_with('/'))
+    text.split(',').map(str::trim).filter(|path| !path.is_empty()).all(|path| Path::new(path).is_absolute())
 }
 
 /// What the engine's HTTP client takes for a proxy.
@@ -373,10 +374,11 @@ mod tests {
     #[test]
     fn proxies_paths_name_servers_and_the_engines_configuration_are_checked_for_their_form() {
         let (_dir, file) = file("");
+        let authorities = if cfg!(windows) { r"C:\a.pem, d:/b.pem" } else { "/a.pem, /b.pem" };
         for (key, value) in [
             ("network.http-proxy", "http://user:p%40ss@proxy.example:3128/"),
             ("network.https-proxy", "none"),
-            ("network.authorities", "/a.pem, /b.pem"),
+            ("network.authorities", authorities),
             ("network.nameservers", "auto"),
             ("network.nameservers", "10.0.0.53, [fd00::1]:5353, fd00::2"),
             ("engine.config", r#"{"insecure-registries": ["a:5000"], "log-opts": {"max-size": "1m"}}"#),

@@ -269,7 +269,7 @@ pub fn commented_defaults() -> String {
         }
         let example = match (key.default, key.kind) {
             ("", Kind::Size { .. }) => "4GiB",
-            ("", Kind::Paths) => "/etc/ssl/certs/example.pem",
+            ("", Kind::Paths) => crate::paths::EXAMPLE_FILE,
             ("", _) => "2",
             (default, _) => default,
         };

@@ -29,7 +29,8 @@ mod tests {
         assert!(!held(&lock), "left by a dead process");
         file.try_lock().expect("locked");
         assert!(held(&lock));
-        file.unlock().expect("let go");
-        assert!(!held(&lock));
+        // What it says is not asked: Wine calls the standard library's second look an error.
+        let _ = file.unlock();
+        assert!(!held(&lock), "let go");
     }
 }

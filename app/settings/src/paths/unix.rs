@@ -8,6 +8,8 @@ use std::{
 
 use super::{Env, PathError, Paths, fnv1a};
 
+/// A path as the settings file shows one.
+pub(crate) const EXAMPLE_FILE: &str = "/etc/ssl/certs/example.pem";
 /// The variable with the user's home.
 pub(super) const HOME: &str = "HOME";
 /// Longest path in bytes that fits in a unix socket's address on every system that we know (macOS: 104 with its NUL).
@@ -23,6 +25,11 @@ pub(super) fn endpoint(paths: &Paths, service: &str) -> PathBuf {
 /// Makes a folder for this user alone.
 pub(super) fn create(dir: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Waits until what was renamed in a folder is on the disk.
+pub(crate) fn settle(dir: &Path) -> io::Result<()> {
+    std::fs::File::open(dir)?.sync_all()
 }
 
 /// Beside the rest where sockets fit there; else in the runtime folder, or in /tmp, under a name made from the path.

@@ -8,6 +8,8 @@ use std::{
 
 use super::{DEFAULT_PROFILE, Env, PathError, Paths, fnv1a};
 
+/// A path as the settings file shows one.
+pub(crate) const EXAMPLE_FILE: &str = "C:/certs/example.pem";
 /// The variable with the user's home.
 pub(super) const HOME: &str = "USERPROFILE";
 
@@ -28,6 +30,12 @@ pub(super) fn endpoint(paths: &Paths, service: &str) -> PathBuf {
 /// Makes a folder.
 pub(super) fn create(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)
+}
+
+/// NTFS writes renames to its journal in order, and no ordinary program may flush a folder.
+#[allow(clippy::unnecessary_wraps)] // Elsewhere it fails.
+pub(crate) fn settle(_dir: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Beside the rest: pipes have no place in a folder, so no path is too long for them.
