@@ -11,9 +11,9 @@ pub mod af_vsock;
 pub mod copy;
 #[cfg(unix)]
 pub mod dial;
+pub mod endpoint;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-#[cfg(unix)]
 pub mod memory;
 #[cfg(windows)]
 pub mod pipe;

@@ -11,13 +11,15 @@ use std::{
 use async_trait::async_trait;
 use slipway_protocol::ports::GuestPort;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::mpsc,
 };
 use tokio_util::task::TaskTracker;
 
 use crate::{ConnectError, GuestStream, splice::Opens};
+
+/// Bytes on their way in one direction of one stream: about what a unix socket holds.
+const BUFFER: usize = 256 * 1024;
 
 /// What goes wrong on the next streams to one port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub enum Fault {
 
 #[derive(Debug, Default)]
 struct Port {
-    guest: Option<mpsc::Sender<UnixStream>>,
+    guest: Option<mpsc::Sender<DuplexStream>>,
     faults: Vec<Fault>,
 }
 
@@ -50,7 +52,7 @@ impl MemoryTransport {
     }
 
     /// Listens on `port`: the receiver yields the guest's end of every stream. Dropping it stops listening.
-    pub fn serve(&self, port: GuestPort) -> mpsc::Receiver<UnixStream> {
+    pub fn serve(&self, port: GuestPort) -> mpsc::Receiver<DuplexStream> {
         let (sender, receiver) = mpsc::channel(4096);
         self.with(port, |p| p.guest = Some(sender));
         receiver
@@ -90,11 +92,10 @@ impl Opens for MemoryTransport {
             Some(Fault::CutAfter(_)) | None => {}
         }
         let guest = self.with(port, |p| p.guest.clone()).ok_or(ConnectError::Refused { port })?;
-        let pair = || UnixStream::pair().map_err(|source| ConnectError::Io { port, source });
-        let (host_end, guest_end) = pair()?;
+        let (host_end, guest_end) = duplex(BUFFER);
         let host_end = match fault {
             Some(Fault::CutAfter(limit)) => {
-                let (outer, inner) = pair()?;
+                let (outer, inner) = duplex(BUFFER);
                 self.copies.spawn(cut_after(limit, inner, host_end));
                 outer
             }
@@ -109,9 +110,9 @@ impl Opens for MemoryTransport {
     }
 }
 
-async fn cut_after(limit: usize, host: UnixStream, guest: UnixStream) {
-    let (mut host_read, mut host_write) = host.into_split();
-    let (guest_read, mut guest_write) = guest.into_split();
+async fn cut_after(limit: usize, host: DuplexStream, guest: DuplexStream) {
+    let (mut host_read, mut host_write) = tokio::io::split(host);
+    let (guest_read, mut guest_write) = tokio::io::split(guest);
     let up = tokio::io::copy(&mut host_read, &mut guest_write);
     let down = async {
         let mut bytes = Vec::new();
@@ -125,9 +126,11 @@ async fn cut_after(limit: usize, host: UnixStream, guest: UnixStream) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::os::fd::OwnedFd;
+
+    use tokio::net::UnixStream;
 
     use bytes::Bytes;
 

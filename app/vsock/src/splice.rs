@@ -6,9 +6,7 @@ use slipway_protocol::ports::GuestPort;
 use tokio::io::AsyncWriteExt;
 use tokio_util::task::TaskTracker;
 
-#[cfg(windows)]
-use crate::windows::client;
-use crate::{ConnectError, GuestStream, HostSocket, Transport, copy};
+use crate::{ConnectError, GuestStream, HostSocket, Transport, copy, endpoint};
 
 /// What such a transport does itself; the rest of [`Transport`] follows from it.
 #[async_trait]
@@ -39,7 +37,7 @@ impl<T: Opens> Transport for T {
         if let Err(source) = guest.write_all(&head).await {
             return Err((failed(source), host));
         }
-        let host = client(host).map_err(|(source, host)| (failed(source), host))?;
+        let host = endpoint::taken(host).map_err(|(source, host)| (failed(source), host))?;
         self.copies().spawn(async move {
             if let Err(error) = copy::both_ways(host, guest).await {
                 tracing::debug!(%port, %error, "stream ended with an error");
@@ -47,17 +45,4 @@ impl<T: Opens> Transport for T {
         });
         Ok(())
     }
-}
-
-/// The client's socket as a stream of ours, or the socket back.
-#[cfg(unix)]
-fn client(host: HostSocket) -> Result<tokio::net::UnixStream, (std::io::Error, HostSocket)> {
-    use std::os::unix::net::UnixStream as StdUnixStream;
-    // A second descriptor, because tokio keeps the first one even when it cannot register it.
-    let (host, spare) = match host.try_clone() {
-        Ok(spare) => (StdUnixStream::from(host), spare),
-        Err(source) => return Err((source, host)),
-    };
-    let host = host.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(host));
-    host.map_err(|source| (source, spare))
 }

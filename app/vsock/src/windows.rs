@@ -1,9 +1,7 @@
-//! What a client is on Windows, where pipes and sockets are of two kinds, and how its bytes get to the guest.
-#![allow(unsafe_code)] // A handle becomes a pipe again.
+//! What a client is on Windows, where pipes and sockets are of two kinds.
 
 use std::{
     io,
-    os::windows::io::{IntoRawHandle, OwnedHandle, OwnedSocket},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -13,52 +11,99 @@ use tokio::{
     net::{TcpStream, windows::named_pipe::NamedPipeServer},
 };
 
-use crate::GuestStream;
-
-/// A client's connected stream on the host, which a transport can take over.
+/// A client's connected stream on the host, which a transport can take over. Both kinds half-close.
 #[derive(Debug)]
 pub enum HostSocket {
-    /// The server's end of a named pipe in message mode, opened for overlapped I/O.
-    Pipe(OwnedHandle),
+    /// The server's end of a named pipe in message mode.
+    Pipe(HalfClosingPipe<NamedPipeServer>),
     /// A TCP socket.
-    Tcp(OwnedSocket),
+    Tcp(TcpStream),
 }
 
-/// A pipe to a docker client. Pipes have no half-close; docker's convention is an empty message, which both sides read as
-/// the end of that direction.
-#[derive(Debug)]
-pub struct HalfClosingPipe {
-    pipe: NamedPipeServer,
-    ended: bool,
-}
-
-impl HalfClosingPipe {
-    /// The server's end of a pipe in message mode.
-    pub fn new(pipe: NamedPipeServer) -> Self {
-        Self { pipe, ended: false }
+impl AsyncRead for HostSocket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Pipe(pipe) => Pin::new(pipe).poll_read(context, into),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
+        }
     }
 }
 
-impl AsyncRead for HalfClosingPipe {
+impl AsyncWrite for HostSocket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Pipe(pipe) => Pin::new(pipe).poll_write(context, bytes),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Pipe(pipe) => Pin::new(pipe).poll_flush(context),
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Pipe(pipe) => Pin::new(pipe).poll_shutdown(context),
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
+/// A pipe's end as a stream. Pipes have no half-close; docker's convention is an empty message, which both sides read as the end of that
+/// direction.
+#[derive(Debug)]
+pub struct HalfClosingPipe<P> {
+    pipe: P,
+    heard_end: bool,
+    said_end: bool,
+}
+
+impl<P> HalfClosingPipe<P> {
+    /// Either end of a pipe of messages.
+    pub fn new(pipe: P) -> Self {
+        Self { pipe, heard_end: false, said_end: false }
+    }
+}
+
+impl<P: AsyncRead + Unpin> AsyncRead for HalfClosingPipe<P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The pipe itself goes on after an empty message; the direction that it ended does not.
+        if self.heard_end || into.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let before = into.filled().len();
         match ready!(Pin::new(&mut self.pipe).poll_read(context, into)) {
             // The client closed without the empty message: the end as well.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Poll::Ready(Ok(())),
-            done => Poll::Ready(done),
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(e) => return Poll::Ready(Err(e)),
+            Ok(()) if into.filled().len() > before => return Poll::Ready(Ok(())),
+            Ok(()) => {}
         }
+        self.heard_end = true;
+        Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for HalfClosingPipe {
+impl<P: AsyncWrite + Unpin> AsyncWrite for HalfClosingPipe<P> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.said_end {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         // An empty write would be an end that nobody meant.
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
@@ -71,39 +116,10 @@ impl AsyncWrite for HalfClosingPipe {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.ended {
+        if !self.said_end {
             ready!(Pin::new(&mut self.pipe).poll_write(context, &[]))?;
-            self.ended = true;
+            self.said_end = true;
         }
         Pin::new(&mut self.pipe).poll_flush(context)
-    }
-}
-
-/// The client's end as a stream of ours, or the end back.
-pub(crate) fn client(host: HostSocket) -> Result<GuestStream, (io::Error, HostSocket)> {
-    // A second handle, because tokio keeps the first one even when it cannot register it.
-    match host {
-        HostSocket::Pipe(handle) => {
-            let spare = match handle.try_clone() {
-                Ok(spare) => spare,
-                Err(source) => return Err((source, HostSocket::Pipe(handle))),
-            };
-            // SAFETY: the handle is owned, and of a pipe that was opened for overlapped I/O, as the variant says.
-            match unsafe { NamedPipeServer::from_raw_handle(handle.into_raw_handle()) } {
-                Ok(pipe) => Ok(Box::new(HalfClosingPipe::new(pipe))),
-                Err(source) => Err((source, HostSocket::Pipe(spare))),
-            }
-        }
-        HostSocket::Tcp(socket) => {
-            let spare = match socket.try_clone() {
-                Ok(spare) => spare,
-                Err(source) => return Err((source, HostSocket::Tcp(socket))),
-            };
-            let stream = std::net::TcpStream::from(socket);
-            match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                Ok(stream) => Ok(Box::new(stream)),
-                Err(source) => Err((source, HostSocket::Tcp(spare))),
-            }
-        }
     }
 }
