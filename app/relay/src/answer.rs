@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use slipway_vsock::endpoint::Client;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
     time::timeout,
 };
 
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers the client's first request with `503` and closes. Bounded in time and memory; never fails, because there is
 /// nobody to tell.
-pub(crate) async fn unavailable(mut client: UnixStream, reason: &str, hint: &str) {
+pub(crate) async fn unavailable(mut client: Client, reason: &str, hint: &str) {
     let talk = async {
         let mut head = Vec::new();
         let mut buffer = [0u8; 4096];

@@ -2,7 +2,7 @@
 //!
 //! A client's connection is not copied here: the socket itself is handed to whoever reaches the guest, before a byte
 //! of it is read. So requests, hijacked streams and half-closes arrive as they were sent, and a daemon that dies takes no
-//! connection with it.
+//! connection with it. Where a client's connection cannot change hands (a named pipe of Windows'), the transport copies it.
 //!
 //! ```text
 //!   accept ─► gate open ──► splice to the engine's port ─► out of our hands
@@ -16,7 +16,6 @@ pub mod ports;
 
 use std::{
     io,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -24,9 +23,11 @@ use std::{
 
 use bytes::Bytes;
 use slipway_protocol::ports::{ENGINE, GuestPort};
-use slipway_vsock::{ConnectError, Transport};
+use slipway_vsock::{
+    ConnectError, HostSocket, Transport,
+    endpoint::{self, Client, Listener},
+};
 use tokio::{
-    net::{UnixListener, UnixStream},
     sync::{Semaphore, watch},
     time::{Instant, sleep, timeout_at},
 };
@@ -68,31 +69,24 @@ pub struct ListenError {
 /// The listening socket; nothing is accepted before [`Relay::run`].
 #[derive(Debug)]
 pub struct Relay {
-    listener: UnixListener,
-    path: PathBuf,
+    listener: Listener,
 }
 
 impl Relay {
     /// Listens on `path`, replacing a socket that an earlier daemon left. The caller owns the folder (0700) and holds
-    /// the lock that says so. The socket gets mode 0600.
+    /// the lock that says so. Only this user may use it.
     ///
     /// # Errors
     /// [`ListenError`].
     pub fn listen(path: &Path) -> Result<Self, ListenError> {
-        let failed = |source| ListenError { path: path.to_owned(), source };
-        match std::fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
-        std::fs::set_permissions(path, mode).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned() })
+        let listener = Listener::bind(path);
+        let listener = listener.map_err(|source| ListenError { path: path.to_owned(), source })?;
+        Ok(Self { listener })
     }
 
     /// Accepts until `stop`; connections that wait then are closed, those handed over go on without us. The socket is
     /// removed at the end.
-    pub async fn run(self, gate: watch::Receiver<Gate>, stop: CancellationToken) {
+    pub async fn run(mut self, gate: watch::Receiver<Gate>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         let waiting = Arc::new(Semaphore::new(WAITING));
         loop {
@@ -105,7 +99,7 @@ impl Relay {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((client, _)) => {
+                Ok(client) => {
                     let (gate, stop) = (gate.clone(), stop.clone());
                     tasks.spawn(async move {
                         tokio::select! {
@@ -124,12 +118,11 @@ impl Relay {
         }
         tasks.close();
         tasks.wait().await;
-        // Gone already when the run folder was removed first.
-        let _ = std::fs::remove_file(&self.path);
+        self.listener.remove();
     }
 }
 
-async fn pass(client: UnixStream, mut gate: watch::Receiver<Gate>) {
+async fn pass(client: Client, mut gate: watch::Receiver<Gate>) {
     let Some(gate_now) = settled(&mut gate).await else { return };
     let (client, reason, hint) = match gate_now {
         Gate::Closed { reason, hint } => (client, reason, hint),
@@ -158,26 +151,21 @@ async fn settled(gate: &mut watch::Receiver<Gate>) -> Option<Gate> {
 }
 
 /// Gives the client's socket away; on error it comes back, so that the client gets an answer and not a closed door.
-async fn hand_over(
-    client: UnixStream,
-    transport: &dyn Transport,
-) -> Result<(), (ConnectError, Option<UnixStream>)> {
+async fn hand_over(client: Client, transport: &dyn Transport) -> Result<(), (ConnectError, Option<Client>)> {
     let io = |source| (ConnectError::Io { port: ENGINE, source }, None);
-    let socket: OwnedFd = client.into_std().map_err(io)?.into();
-    splice(transport, ENGINE, socket, Bytes::new()).await.map_err(|(error, back)| {
-        let client = std::os::unix::net::UnixStream::from(back);
-        let client = client.set_nonblocking(true).and_then(|()| UnixStream::from_std(client));
-        (error, client.ok())
-    })
+    let socket = endpoint::give(client).map_err(io)?;
+    splice(transport, ENGINE, socket, Bytes::new())
+        .await
+        .map_err(|(error, back)| (error, endpoint::take_back(back).ok()))
 }
 
 /// Hands a socket over, and tries again for a while when the guest's listener is short of backlog.
 async fn splice(
     transport: &dyn Transport,
     port: GuestPort,
-    mut socket: OwnedFd,
+    mut socket: HostSocket,
     head: Bytes,
-) -> Result<(), (ConnectError, OwnedFd)> {
+) -> Result<(), (ConnectError, HostSocket)> {
     let deadline = Instant::now() + RETRY_FOR;
     loop {
         match transport.splice(port, socket, head.clone()).await {

@@ -1,4 +1,7 @@
-use slipway_vsock::memory::{Fault, MemoryTransport};
+use slipway_vsock::{
+    endpoint::Stream,
+    memory::{Fault, MemoryTransport},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,
@@ -6,6 +9,13 @@ use tokio::{
 };
 
 use super::*;
+
+/// A place for the relay to listen at.
+fn place(dir: &Path) -> PathBuf {
+    // Pipes have no folder; the name of this one is nobody else's.
+    let pipe = || Path::new(r"\\.\pipe").join(dir.file_name().expect("a name"));
+    if cfg!(windows) { pipe() } else { dir.join("docker.sock") }
+}
 
 struct Running {
     dir: tempfile::TempDir,
@@ -17,19 +27,19 @@ struct Running {
 impl Running {
     fn start(gate: Gate) -> Self {
         let dir = tempfile::tempdir().expect("folder");
-        let relay = Relay::listen(&dir.path().join("docker.sock")).expect("listens");
+        let relay = Relay::listen(&place(dir.path())).expect("listens");
         let (gate, watched) = watch::channel(gate);
         let stop = CancellationToken::new();
         let task = tokio::spawn(relay.run(watched, stop.clone()));
         Self { dir, gate, stop, task }
     }
 
-    async fn client(&self) -> UnixStream {
-        UnixStream::connect(self.dir.path().join("docker.sock")).await.expect("connects")
+    async fn client(&self) -> Stream {
+        endpoint::connect(&place(self.dir.path())).await.expect("connects")
     }
 }
 
-async fn all(client: &mut UnixStream) -> String {
+async fn all(client: &mut Stream) -> String {
     let mut text = String::new();
     let end = timeout(Duration::from_secs(10), client.read_to_string(&mut text));
     end.await.expect("in time").expect("the end");
@@ -154,6 +164,7 @@ async fn a_thousand_clients_at_once_are_all_served_beside_one_that_never_asks() 
     echo.abort();
 }
 
+#[cfg(unix)]
 #[test]
 fn only_its_owner_may_use_the_socket() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");

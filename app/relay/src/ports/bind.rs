@@ -2,12 +2,9 @@
 
 use std::{io, net::SocketAddr};
 
-use rustix::{
-    io::Errno,
-    net::{AddressFamily, SocketFlags, SocketType, sockopt},
-};
+use socket2::{Domain, Socket, Type};
 
-use super::Protocol;
+use super::{Protocol, system};
 
 /// Connections that the kernel holds while we hand others over.
 const BACKLOG: i32 = 4096;
@@ -76,11 +73,7 @@ impl BindError {
     /// What to do, if there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Denied { host } => Some(format!(
-                "publish a port above 1023, or allow all users the ports from {port} on: \
-                 `sudo sysctl net.ipv4.ip_unprivileged_port_start={port}`",
-                port = host.port()
-            )),
+            Self::Denied { host } => Some(system::denied_hint(host.port())),
             Self::InUse { .. } | Self::NoAddress { .. } | Self::Io { .. } => None,
         }
     }
@@ -96,53 +89,47 @@ pub(super) fn udp(host: SocketAddr) -> Result<Option<std::net::UdpSocket>, BindE
     socket(host, Protocol::Udp).map(|socket| socket.map(Into::into))
 }
 
-fn socket(host: SocketAddr, protocol: Protocol) -> Result<Option<std::os::fd::OwnedFd>, BindError> {
-    match open(host, protocol) {
-        Ok(socket) => Ok(Some(socket)),
+fn socket(host: SocketAddr, protocol: Protocol) -> Result<Option<Socket>, BindError> {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    let error = match open(host, protocol) {
+        Ok(socket) => return Ok(Some(socket)),
+        Err(error) => error,
+    };
+    let no_family = error.raw_os_error() == Some(system::NO_SUCH_FAMILY);
+    match error.kind() {
         // Docker publishes on both families unless told otherwise, and a host may have just one.
-        Err(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if host.is_ipv6() && host.ip().is_unspecified() => {
+        kind if (kind == AddrNotAvailable || no_family) && host.is_ipv6() && host.ip().is_unspecified() => {
             Ok(None)
         }
-        Err(Errno::ADDRINUSE) => Err(BindError::InUse { host, holder: holder(host, protocol) }),
-        Err(Errno::ACCESS) => Err(BindError::Denied { host }),
-        Err(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT) => Err(BindError::NoAddress { host }),
-        Err(error) => Err(BindError::Io { host, source: error.into() }),
+        AddrInUse => Err(BindError::InUse { host, holder: system::holder(host, protocol) }),
+        PermissionDenied => Err(BindError::Denied { host }),
+        kind if kind == AddrNotAvailable || no_family => Err(BindError::NoAddress { host }),
+        _ => Err(BindError::Io { host, source: error }),
     }
 }
 
-fn open(host: SocketAddr, protocol: Protocol) -> rustix::io::Result<std::os::fd::OwnedFd> {
-    let family = if host.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+fn open(host: SocketAddr, protocol: Protocol) -> io::Result<Socket> {
     let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
     };
-    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    let socket = Socket::new(Domain::for_address(host), kind, None)?;
+    socket.set_nonblocking(true)?;
     if host.is_ipv6() {
         // The engine asks for each family on its own.
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        socket.set_only_v6(true)?;
     }
     match protocol {
         Protocol::Tcp => {
-            // Connections that linger from the last time are no reason to wait. Never with UDP: there it shares the port.
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            rustix::net::bind(&socket, &host)?;
-            rustix::net::listen(&socket, BACKLOG)?;
+            system::takes_alone(&socket)?;
+            socket.bind(&host.into())?;
+            socket.listen(BACKLOG)?;
         }
         Protocol::Udp => {
             // As much of it as the system grants.
-            let _ = sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER);
-            rustix::net::bind(&socket, &host)?;
+            let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+            socket.bind(&host.into())?;
         }
     }
     Ok(socket)
-}
-
-#[cfg(target_os = "linux")]
-fn holder(host: SocketAddr, protocol: Protocol) -> Option<Holder> {
-    super::holder_linux::find(host, protocol)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn holder(_host: SocketAddr, _protocol: Protocol) -> Option<Holder> {
-    None
 }

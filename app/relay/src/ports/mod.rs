@@ -13,6 +13,9 @@
 mod bind;
 #[cfg(target_os = "linux")]
 mod holder_linux;
+#[cfg_attr(unix, path = "unix.rs")]
+#[cfg_attr(windows, path = "windows.rs")]
+mod system;
 mod tcp;
 mod udp;
 

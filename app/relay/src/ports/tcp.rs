@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use slipway_protocol::{frame, ports::FORWARD, v1};
-use slipway_vsock::Transport;
+use slipway_vsock::{Transport, endpoint};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -65,10 +65,9 @@ pub(super) async fn run(
 async fn pass(client: TcpStream, transport: &dyn Transport, head: Bytes) {
     // What the container sends is sent: a second delay would add to the container's own.
     let _ = client.set_nodelay(true);
-    let Ok(client) = client.into_std() else { return };
-    if let Err((error, client)) = crate::splice(transport, FORWARD, client.into(), head).await {
+    let Ok(client) = endpoint::give_tcp(client) else { return };
+    if let Err((error, client)) = crate::splice(transport, FORWARD, client, head).await {
         tracing::debug!(%error, "a connection to a published port did not reach the guest");
-        // Seen by the client as a reset, and not as an empty answer.
-        let _ = rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO));
+        endpoint::reset(client);
     }
 }

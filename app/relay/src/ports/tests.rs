@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slipway_protocol::{
     frame,
     ports::{DATAGRAMS, FORWARD},
@@ -8,12 +7,15 @@ use slipway_protocol::{
 };
 use slipway_vsock::memory::{Fault, MemoryTransport};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket, UnixStream},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    net::{TcpStream, UdpSocket},
     time::timeout,
 };
 
 use super::*;
+
+#[cfg(target_os = "linux")]
+mod many;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -36,7 +38,7 @@ fn spec(id: u64, protocol: Protocol, host: SocketAddr) -> PortSpec {
     PortSpec { id, protocol, host, target: "172.17.0.2:80".parse().expect("address") }
 }
 
-async fn dialled(stream: &mut UnixStream) -> v1::dial::Target {
+async fn dialled(stream: &mut DuplexStream) -> v1::dial::Target {
     let dial = frame::read::<v1::Dial, _>(stream).await.expect("a frame").expect("not the end");
     dial.target.expect("a target")
 }
@@ -81,7 +83,13 @@ async fn a_connection_that_the_guest_does_not_take_is_reset_and_later_ones_are_s
     guest.inject(FORWARD, Fault::Refuse(10_000));
     let mut client = TcpStream::connect(host).await.expect("connects");
     let answer = timeout(SOON, client.read(&mut [0])).await.expect("in time");
-    assert_eq!(answer.expect_err("no empty answer").kind(), std::io::ErrorKind::ConnectionReset);
+    match answer {
+        // Wine ends a socket in order before it closes it, whatever was asked for.
+        Ok(0) if cfg!(windows) => {}
+        answer => {
+            assert_eq!(answer.expect_err("no empty answer").kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    }
 }
 
 #[tokio::test]
@@ -92,9 +100,11 @@ async fn a_taken_port_names_who_holds_it_and_is_free_as_soon_as_it_is_withdrawn(
         publisher.publish(spec(1, protocol, host)).expect("listens");
         publisher.publish(spec(1, protocol, host)).expect("the same again is fine");
         let error = publisher.publish(spec(2, protocol, host)).expect_err("taken");
-        let name = std::fs::read_to_string("/proc/self/comm").expect("our name");
-        let (port, pid) = (host.port(), std::process::id());
-        let told = format!("port {port} is in use on this computer by {} (pid {pid})", name.trim());
+        let holder = match std::fs::read_to_string("/proc/self/comm") {
+            Ok(name) if cfg!(target_os = "linux") => format!("{} (pid {})", name.trim(), std::process::id()),
+            _ => "another program".to_owned(),
+        };
+        let told = format!("port {} is in use on this computer by {holder}", host.port());
         assert_eq!((error.to_string(), error.code()), (told, "port-in-use"));
         assert!(publisher.withdraw(1).await, "it was there");
         publisher.publish(spec(2, protocol, host)).expect("free at once");
@@ -122,10 +132,10 @@ async fn the_address_is_taken_literally() {
 async fn datagrams_of_several_clients_share_a_stream_and_find_their_way_back() {
     let (guest, publisher) = guest();
     let mut streams = guest.serve(DATAGRAMS);
-    // All of 127.0.0.0/8 is ours: what was sent to one address is answered from it.
+    // All of 127.0.0.0/8 is ours: what was sent to one address is answered from it, but by Windows.
     let bound = free(Protocol::Udp, "0.0.0.0");
     publisher.publish(spec(1, Protocol::Udp, bound)).expect("binds");
-    let asked = SocketAddr::new([127, 0, 0, 3].into(), bound.port());
+    let asked = SocketAddr::new([127, 0, 0, if cfg!(windows) { 1 } else { 3 }].into(), bound.port());
     let mut clients = Vec::new();
     for word in ["one", "two"] {
         let client = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
@@ -186,7 +196,8 @@ async fn a_client_that_never_reads_stops_its_container_and_no_other() {
 fn what_a_privileged_port_needs_is_said() {
     let error = BindError::Denied { host: ([0, 0, 0, 0], 80).into() };
     assert_eq!(error.to_string(), "port 80 needs a privilege on this computer that slipway does not have");
-    assert!(error.hint().expect("a hint").contains("ip_unprivileged_port_start=80"));
+    let known = if cfg!(windows) { "excludedportrange" } else { "ip_unprivileged_port_start=80" };
+    assert!(error.hint().expect("a hint").contains(known));
 }
 
 #[tokio::test]
@@ -209,56 +220,4 @@ async fn a_thousand_rounds_leave_no_listener() {
             Protocol::Udp => drop(std::net::UdpSocket::bind(host).expect("free")),
         }
     }
-}
-
-/// Four descriptors for each in this one process: the client's, ours, and both ends of the stream to the guest.
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_connections_at_once_are_all_served() {
-    const WANTED: u64 = 10_000;
-    // For the tests that run beside this one in the same process, one of them with a thousand clients.
-    const OTHERS: u64 = 8_000;
-    let mut limit = getrlimit(Resource::Nofile);
-    let needed = WANTED * 4 + OTHERS;
-    // Root may raise the upper limit, too.
-    let more = Rlimit { current: Some(needed), maximum: limit.maximum.map(|most| most.max(needed)) };
-    if limit.current.is_some_and(|now| now < needed) && setrlimit(Resource::Nofile, more).is_err() {
-        limit.current = limit.maximum;
-        setrlimit(Resource::Nofile, limit).expect("its own upper limit");
-    }
-    let allowed = getrlimit(Resource::Nofile).current.map_or(WANTED, |now| now.saturating_sub(OTHERS) / 4);
-    let count = WANTED.min(allowed);
-    if count < WANTED {
-        println!("only {count} connections: the system allows no more open files");
-    }
-    let (guest, publisher) = guest();
-    let mut forwarded = guest.serve(FORWARD);
-    let host = free(Protocol::Tcp, "127.0.0.1");
-    publisher.publish(spec(1, Protocol::Tcp, host)).expect("listens");
-    let serving = tokio::spawn(async move {
-        let mut containers = Vec::new();
-        while (containers.len() as u64) < count {
-            let mut container = forwarded.recv().await.expect("a stream");
-            dialled(&mut container).await;
-            containers.push(container);
-        }
-        for container in &mut containers {
-            let mut asked = [0; 4];
-            container.read_exact(&mut asked).await.expect("a question");
-            container.write_all(&asked).await.expect("answers");
-        }
-        containers
-    });
-    let mut clients = Vec::new();
-    for _ in 0..count {
-        clients.push(timeout(SOON, TcpStream::connect(host)).await.expect("in time").expect("connects"));
-    }
-    for (number, client) in (0u32..).zip(&mut clients) {
-        client.write_all(&number.to_be_bytes()).await.expect("asks");
-    }
-    for (number, client) in (0u32..).zip(&mut clients) {
-        let mut answer = [0; 4];
-        timeout(SOON * 6, client.read_exact(&mut answer)).await.expect("in time").expect("its own answer");
-        assert_eq!(u32::from_be_bytes(answer), number);
-    }
-    drop(serving.await.expect("joins"));
 }

@@ -9,16 +9,12 @@
 
 use std::{
     collections::HashMap,
-    io::{self, IoSlice, IoSliceMut},
+    io,
     net::{IpAddr, SocketAddr},
-    os::fd::AsRawFd,
     sync::Arc,
     time::Duration,
 };
 
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg, setsockopt, sockopt,
-};
 use slipway_protocol::{frame, ports::DATAGRAMS, v1};
 use slipway_vsock::{GuestStream, Transport};
 use tokio::{
@@ -28,6 +24,10 @@ use tokio::{
     time::{Instant, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+#[cfg_attr(unix, path = "udp/unix.rs")]
+#[cfg_attr(windows, path = "udp/windows.rs")]
+mod system;
 
 /// How long a client is remembered after its last datagram, either way: longer than the minute that NATs and clients
 /// reckon with.
@@ -108,11 +108,7 @@ pub(super) async fn run(
     transport: Arc<dyn Transport>,
     stop: CancellationToken,
 ) {
-    let wants_info = match socket.local_addr() {
-        Ok(SocketAddr::V4(_)) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true),
-        _ => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true),
-    };
-    if let Err(error) = wants_info {
+    if let Err(error) = system::wants_asked(&socket) {
         tracing::warn!(%error, "answers of a published UDP port may leave from another address than was asked");
     }
     let socket = match UdpSocket::from_std(socket) {
@@ -134,10 +130,10 @@ pub(super) async fn run(
             Some(v1::Datagram { flow, payload, .. }) = answers.recv() => {
                 if let Some(client) = flows.client(flow, Instant::now()) {
                     // Lost, as datagrams may be.
-                    let _ = socket.async_io(tokio::io::Interest::WRITABLE, || send(&socket, client, &payload)).await;
+                    let _ = socket.async_io(tokio::io::Interest::WRITABLE, || system::send(&socket, client, &payload)).await;
                 }
             }
-            got = socket.async_io(tokio::io::Interest::READABLE, || receive(&socket, &mut buffer)) => {
+            got = socket.async_io(tokio::io::Interest::READABLE, || system::receive(&socket, &mut buffer)) => {
                 let mut got = got;
                 for _ in 0..BATCH {
                     match got {
@@ -151,14 +147,14 @@ pub(super) async fn run(
                         }
                         Err(ref e) if e.kind() == io::ErrorKind::WouldBlock => break,
                         // A client that was answered is gone; the socket is as good as before.
-                        Err(ref e) if e.kind() == io::ErrorKind::ConnectionRefused => {}
+                        Err(ref e) if system::is_of_one_client(e) => {}
                         Err(error) => {
                             tracing::debug!(%error, "a published UDP port could not be read");
                             sleep(Duration::from_millis(10)).await;
                             break;
                         }
                     }
-                    got = socket.try_io(tokio::io::Interest::READABLE, || receive(&socket, &mut buffer));
+                    got = socket.try_io(tokio::io::Interest::READABLE, || system::receive(&socket, &mut buffer));
                 }
             }
         }
@@ -226,53 +222,6 @@ async fn carry(
         asked = asking => asked,
         answered = answering => answered,
     }
-}
-
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(Client, usize)> {
-    let mut space = nix::cmsg_space!(libc::in6_pktinfo);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message =
-        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_DONTWAIT)?;
-    let peer = message.address.and_then(|address| {
-        let v4 = address.as_sockaddr_in().map(|a| SocketAddr::from(std::net::SocketAddrV4::from(*a)));
-        v4.or_else(|| address.as_sockaddr_in6().map(|a| SocketAddr::from(std::net::SocketAddrV6::from(*a))))
-    });
-    let peer = peer.ok_or_else(|| io::Error::other("a datagram came from nowhere"))?;
-    let asked = message.cmsgs()?.find_map(|word| match word {
-        ControlMessageOwned::Ipv4PacketInfo(info) => {
-            Some(IpAddr::from(u32::from_be(info.ipi_addr.s_addr).to_be_bytes()))
-        }
-        ControlMessageOwned::Ipv6PacketInfo(info) => Some(IpAddr::from(info.ipi6_addr.s6_addr)),
-        _ => None,
-    });
-    Ok((Client { peer, asked }, message.bytes))
-}
-
-fn send(socket: &UdpSocket, client: Client, payload: &[u8]) -> io::Result<()> {
-    let to = SockaddrStorage::from(client.peer);
-    let parts = [IoSlice::new(payload)];
-    let say = |words: &[ControlMessage<'_>]| {
-        sendmsg(socket.as_raw_fd(), &parts, words, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL, Some(&to))
-    };
-    match client.asked {
-        Some(IpAddr::V4(from)) => {
-            let from = libc::in_addr { s_addr: u32::from(from).to_be() };
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: from,
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            say(&[ControlMessage::Ipv4PacketInfo(&info)])?
-        }
-        Some(IpAddr::V6(from)) => {
-            // The interface stays open: link-local peers name it in their own address.
-            let info =
-                libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: from.octets() }, ipi6_ifindex: 0 };
-            say(&[ControlMessage::Ipv6PacketInfo(&info)])?
-        }
-        None => say(&[])?,
-    };
-    Ok(())
 }
 
 #[cfg(test)]

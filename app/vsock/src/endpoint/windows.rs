@@ -32,7 +32,7 @@ pub async fn connect(path: &Path) -> io::Result<Stream> {
     loop {
         match ClientOptions::new().open(path) {
             Err(error) if error.raw_os_error() == Some(BUSY) && Instant::now() < deadline => {
-                sleep(Duration::from_millis(20)).await;
+                sleep(Duration::from_millis(2)).await;
             }
             done => return done.map(HalfClosingPipe::new),
         }
