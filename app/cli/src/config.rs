@@ -1,11 +1,9 @@
 //! Settings: the daemon checks and writes them, so that a window and a shell never disagree about what is valid.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, IsTerminal, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use slipway_api::{
@@ -18,6 +16,7 @@ use crate::{
     reach::Session,
     reset::ask,
     say::{Fail, Paint},
+    system,
 };
 
 /// Reads or changes settings.
@@ -177,9 +176,8 @@ fn template(settings: &[Setting]) -> String {
 
 fn open_editor(file: &Path) -> Result<(), Problem> {
     let var = |name| std::env::var(name).ok().filter(|v| !v.trim().is_empty());
-    let editor = var("VISUAL").or_else(|| var("EDITOR")).unwrap_or_else(|| "vi".into());
-    // By the shell, because people write `code --wait` there.
-    let ended = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(file).status();
+    let editor = var("VISUAL").or_else(|| var("EDITOR")).unwrap_or_else(|| system::DEFAULT_EDITOR.into());
+    let ended = system::edit(&editor, file);
     let problem = |why: String| {
         Problem::new("editor-failed", format!("the editor `{editor}` failed"))
             .because(why)
@@ -203,12 +201,13 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut aside = path.clone().into_os_string();
     aside.push(format!(".{}", std::process::id()));
     let write = || {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
+        let mut file = system::private().write(true).create(true).truncate(true).open(&aside)?;
         if let Ok(there) = fs::metadata(&path) {
-            file.set_permissions(fs::Permissions::from_mode(there.permissions().mode() & 0o777))?;
+            system::same_rights(&file, &there)?;
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        drop(file);
         fs::rename(&aside, &path)
     };
     write().inspect_err(|_| drop(fs::remove_file(&aside)))
@@ -263,8 +262,10 @@ mod tests {
         assert!(text.lines().all(|l| l.is_empty() || l.starts_with(['#', '['])), "{text}");
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_written_file_keeps_its_link_and_mode() {
+        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().expect("folder");
         let (real, link) = (dir.path().join("real"), dir.path().join("link"));
         fs::write(&real, "a").expect("written");

@@ -1,8 +1,6 @@
 //! `slipway desktop`: opens the window, which is a program of its own beside this one.
 
 use std::{
-    fs::File,
-    os::unix::{fs::OpenOptionsExt, process::CommandExt},
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
@@ -11,7 +9,7 @@ use std::{
 use slipway_api::Problem;
 use tokio::time::{Instant, sleep};
 
-use crate::{reach::Session, say::Fail};
+use crate::{reach::Session, say::Fail, system, terminal::has_screen};
 
 /// How long a window that cannot open may take to say so. One that opens is not waited for.
 const SECOND_LOOK: Duration = Duration::from_millis(700);
@@ -24,25 +22,19 @@ const STEP: Duration = Duration::from_millis(25);
 /// There is no window program, no screen, or it ends at once.
 pub(crate) async fn desktop(session: &Session) -> Result<u8, Fail> {
     let program = program()?;
-    let has_screen = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if !has_screen("DISPLAY") && !has_screen("WAYLAND_DISPLAY") {
+    if let Err(why) = has_screen() {
         let problem = Problem::new("no-display", "there is no screen to open a window on");
-        return Err(problem
-            .because("neither DISPLAY nor WAYLAND_DISPLAY is set")
-            .hint("`slipway status` and the other verbs need none")
-            .into());
+        return Err(problem.because(why).hint("`slipway status` and the other verbs need none").into());
     }
     session.paths.prepare()?;
     let log = session.paths.log("desktop");
-    let file = File::options().create(true).append(true).mode(0o600).open(&log)?;
-    let mut child = Command::new(&program)
+    let file = system::private().create(true).append(true).open(&log)?;
+    // It outlives the terminal that it was asked from.
+    let mut child = system::in_background(&mut Command::new(&program))
         .args(["--profile", session.paths.profile()])
-        .current_dir("/")
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)
         .stderr(file)
-        // It outlives the terminal that it was asked from.
-        .process_group(0)
         .spawn()
         .map_err(|error| failed(&program, &error.to_string()))?;
     let deadline = Instant::now() + SECOND_LOOK;
@@ -67,7 +59,7 @@ fn failed(program: &std::path::Path, why: &str) -> Problem {
 
 fn program() -> Result<PathBuf, Fail> {
     let own = std::env::current_exe()?;
-    let beside = own.with_file_name("slipway-desktop");
+    let beside = own.with_file_name(format!("slipway-desktop{}", std::env::consts::EXE_SUFFIX));
     if beside.is_file() {
         return Ok(beside);
     }

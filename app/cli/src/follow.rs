@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::termios::tcgetwinsize;
 use slipway_api::{Phase, PhaseState, Problem, State, Status, client::ApiClient};
 
 use crate::{
     phases,
     say::{Fail, Say},
+    terminal::talk_width,
 };
 
 /// Between two pictures of what goes on.
@@ -60,7 +60,7 @@ impl Live {
             return;
         }
         // One less: a terminal that is full to the last column moves on by itself.
-        let width = tcgetwinsize(std::io::stderr()).map_or(80, |s| usize::from(s.ws_col)).max(20) - 1;
+        let width = talk_width().map_or(80, usize::from).max(20) - 1;
         let lines = phases::lines(&self.phases, self.now_ms(), width, self.say.err());
         let mut text = self.back();
         text.push_str(&lines.join("\n"));

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use serde::Serialize;
-use slipway_api::{ContextRequest, Problem, Version};
+use slipway_api::{ContextRequest, Problem, Version, paths::docker_host};
 
 use crate::{
     args::{ContextVerb, EnvShell},
     reach::{Session, docker_config},
     say::{Fail, Say},
+    system::DEFAULT_SHELL,
 };
 
 /// Shows or sets which engine `docker` speaks to.
@@ -91,7 +92,8 @@ pub(crate) fn overruled(say: Say, context: &str) {
 pub(crate) fn env(session: &Session, shell: Option<EnvShell>) -> Result<u8, Fail> {
     let socket = session.paths.docker_sock();
     let problem = || Problem::new("paths", format!("`{}` is not valid UTF-8", socket.display()));
-    let host = format!("unix://{}", socket.to_str().ok_or_else(problem)?);
+    socket.to_str().ok_or_else(problem)?;
+    let host = docker_host(&socket);
     let shell = shell.unwrap_or_else(|| of_person(std::env::var("SHELL").ok().as_deref()));
     session.say.data(&format!("{}\n", assignment(shell, "DOCKER_HOST", &host)))?;
     Ok(0)
@@ -101,7 +103,8 @@ fn of_person(shell: Option<&str>) -> EnvShell {
     match shell.and_then(|s| s.rsplit('/').next()) {
         Some("fish") => EnvShell::Fish,
         Some("pwsh") => EnvShell::Powershell,
-        _ => EnvShell::Sh,
+        Some(_) => EnvShell::Sh,
+        None => DEFAULT_SHELL,
     }
 }
 
@@ -193,7 +196,7 @@ mod tests {
     fn the_persons_shell_is_taken() {
         assert_eq!(of_person(Some("/usr/bin/fish")), EnvShell::Fish);
         assert_eq!(of_person(Some("/bin/zsh")), EnvShell::Sh);
-        assert_eq!(of_person(None), EnvShell::Sh);
+        assert_eq!(of_person(None), DEFAULT_SHELL);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod say;
 mod shell;
 mod start;
 mod status;
+mod system;
 mod terminal;
 
 use std::process::ExitCode;

@@ -6,7 +6,6 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -16,11 +15,14 @@ use slipway_api::{
     DaemonSeen, Problem, Version,
     client::{ApiClient, ClientError},
     lock,
-    paths::{Env, Paths},
+    paths::{self, Env, Paths},
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::say::{Fail, Say};
+use crate::{
+    say::{Fail, Say},
+    system,
+};
 
 /// How long a daemon may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -160,23 +162,20 @@ impl Session {
     fn launch(&self, log: &Path) -> Result<(Child, u64), Fail> {
         let failed =
             |what: String| move |e: io::Error| Problem::new("daemon-spawn", what).because(e.to_string());
-        let file = File::options()
+        let file = system::private()
             .create(true)
             .append(true)
-            .mode(0o600)
             .open(log)
             .map_err(failed(format!("failed to open `{}`", log.display())))?;
         let from = file.metadata().map_or(0, |m| m.len());
         let exe = std::env::current_exe().map_err(failed("failed to find the own program".into()))?;
         let second = file.try_clone().map_err(failed("failed to start the daemon".into()))?;
-        let child = Command::new(&exe)
+        // The new process leaves our session itself; until then it must not get the terminal's Ctrl-C.
+        let child = system::in_background(&mut Command::new(&exe))
             .args(["daemon", "--profile", self.paths.profile()])
-            .current_dir("/")
             .stdin(Stdio::null())
             .stdout(second)
             .stderr(file)
-            // The new process leaves our session itself; until then it must not get the terminal's Ctrl-C.
-            .process_group_of_its_own()
             .spawn()
             .map_err(failed(format!("failed to run `{}`", exe.display())))?;
         Ok((child, from))
@@ -185,16 +184,6 @@ impl Session {
     fn silent(&self, what: &str) -> Problem {
         Problem::new("daemon-silent", what)
             .hint(format!("what it does is in `{}`", self.paths.log("daemon").display()))
-    }
-}
-
-trait OwnGroup {
-    fn process_group_of_its_own(&mut self) -> &mut Self;
-}
-
-impl OwnGroup for Command {
-    fn process_group_of_its_own(&mut self) -> &mut Self {
-        std::os::unix::process::CommandExt::process_group(self, 0)
     }
 }
 
@@ -234,8 +223,9 @@ fn last_words(log: &Path, from: u64) -> String {
 /// Neither variable says where.
 pub(crate) fn docker_config() -> Result<PathBuf, Fail> {
     let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let dir = var("DOCKER_CONFIG").or_else(|| var("HOME").map(|home| home.join(".docker")));
-    let dir = dir.ok_or_else(|| Problem::new("paths", "neither DOCKER_CONFIG nor HOME is set"))?;
+    let dir = var("DOCKER_CONFIG").or_else(|| var(paths::HOME).map(|home| home.join(".docker")));
+    let dir = dir
+        .ok_or_else(|| Problem::new("paths", format!("neither DOCKER_CONFIG nor {} is set", paths::HOME)))?;
     Ok(std::path::absolute(dir)?)
 }
 
@@ -243,6 +233,7 @@ pub(crate) fn docker_config() -> Result<PathBuf, Fail> {
 mod tests {
     use super::*;
 
+    #[cfg(unix)]
     #[tokio::test]
     async fn nobody_there_is_told_from_somebody_who_fails() {
         let dir = tempfile::tempdir().expect("folder");

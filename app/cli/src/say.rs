@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use slipway_api::{Problem, client::ClientError, paths::PathError};
 
+use crate::terminal::shows_escapes;
+
 /// Why a verb ended early.
 #[derive(Debug)]
 pub(crate) enum Fail {
@@ -92,10 +94,11 @@ impl Say {
     pub(crate) fn of_process(quiet: bool) -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+        let escapes = !dumb && shows_escapes();
         let paint =
-            |terminal| if terminal && !set("NO_COLOR") && !dumb { Paint::Colour } else { Paint::Plain };
+            |terminal| if terminal && escapes && !set("NO_COLOR") { Paint::Colour } else { Paint::Plain };
         let err = io::stderr().is_terminal();
-        Self { quiet, out: paint(io::stdout().is_terminal()), err: paint(err), live: err && !dumb }
+        Self { quiet, out: paint(io::stdout().is_terminal()), err: paint(err), live: err && escapes }
     }
 
     /// Colours of stdout.

@@ -9,14 +9,13 @@ use slipway_api::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt},
-    signal::unix::{SignalKind, signal},
     sync::mpsc,
 };
 
 use crate::{
     reach::Session,
     say::Fail,
-    terminal::{self, Raw},
+    terminal::{self, Ends, Raw, Resizes},
 };
 
 /// Bytes of input in one frame.
@@ -35,10 +34,8 @@ pub(crate) async fn shell(session: &Session, command: Vec<String>) -> Result<u8,
     let env = if tty { environment(|name| std::env::var(name).ok()) } else { Vec::new() };
     let request = ExecRequest { argv: command, env, tty: tty.then(terminal::size) };
     // Before raw mode, so that a failure is told on a terminal that works.
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut resized = signal(SignalKind::window_change())?;
+    let mut ends = Ends::listen()?;
+    let mut resizes = Resizes::listen()?;
     let stream = api.exec(&request).await?;
     let raw = if tty { Some(Raw::enter()?) } else { None };
 
@@ -52,7 +49,7 @@ pub(crate) async fn shell(session: &Session, command: Vec<String>) -> Result<u8,
         loop {
             let frame = tokio::select! {
                 Some(frame) = queue.recv() => frame,
-                Some(()) = resized.recv(), if tty => {
+                () = resizes.next(), if tty => {
                     let (rows, columns) = terminal::size();
                     Frame::Resize(rows, columns)
                 }
@@ -67,11 +64,10 @@ pub(crate) async fn shell(session: &Session, command: Vec<String>) -> Result<u8,
         std::future::pending::<()>().await;
         drop(to_guest);
     });
+    let (stdout, stderr) = (terminal::forgiving(io::stdout()), terminal::forgiving(io::stderr()));
     let ended = tokio::select! {
-        ended = output(&mut from_guest, io::stdout(), io::stderr()) => ended,
-        _ = hangup.recv() => Ok(128 + 1),
-        _ = interrupt.recv() => Ok(128 + 2),
-        _ = terminate.recv() => Ok(128 + 15),
+        ended = output(&mut from_guest, stdout, stderr) => ended,
+        code = ends.next() => Ok(code),
     };
     drop(raw);
     ended

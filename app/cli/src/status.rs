@@ -1,6 +1,6 @@
 //! How things stand, for people and for scripts.
 
-use slipway_api::{Problem, State, Status, time};
+use slipway_api::{Problem, State, Status, paths::docker_host, time};
 
 use crate::{
     reach::Session,
@@ -89,7 +89,7 @@ fn human(status: &Status, now_s: u64, paint: Paint) -> String {
     }
     if let Some(engine) = &status.engine {
         row("engine", &clean(engine));
-        row("socket", &format!("unix://{}", status.socket.display()));
+        row("socket", &docker_host(&status.socket));
     }
     if let Some(image) = &status.image {
         row("image", &clean(image));

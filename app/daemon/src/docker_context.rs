@@ -12,6 +12,7 @@ use std::{
 
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
+use slipway_settings::paths::docker_host;
 
 /// By this a context is known to be ours.
 const DESCRIPTION: &str = "Slipway";
@@ -240,8 +241,8 @@ impl DockerContext {
 
 /// The socket as docker writes it.
 fn host_of(socket: &Path) -> Result<String, ContextError> {
-    let host = socket.to_str().ok_or_else(|| ContextError::Socket(socket.to_owned()))?;
-    Ok(format!("unix://{host}"))
+    socket.to_str().ok_or_else(|| ContextError::Socket(socket.to_owned()))?;
+    Ok(docker_host(socket))
 }
 
 fn read(path: &Path) -> Result<Option<String>, ContextError> {

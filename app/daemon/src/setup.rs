@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use slipway_api::{DockerSetup, Problem, paths::Paths};
+use slipway_api::{
+    DockerSetup, Problem,
+    paths::{Paths, docker_host},
+};
 use slipway_manifest::Manifest;
 use slipway_settings::resolved::Settings;
 use slipway_vm::GuestArch;
@@ -52,7 +55,7 @@ pub(crate) fn docker(paths: &Paths, settings: &Settings, image: &Manifest, dir: 
 pub(crate) fn point(paths: &Paths, dir: &Path, activate: bool) -> Result<bool, Problem> {
     let failed = |error: &dyn std::error::Error| {
         Problem::from_error("docker-context", error)
-            .hint(format!("`docker -H unix://{}` works without a context", paths.docker_sock().display()))
+            .hint(format!("`docker -H {}` works without a context", docker_host(&paths.docker_sock())))
     };
     let contexts = DockerContext::new(dir.to_owned());
     let name = context_name(paths);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use slipway_api::{Problem, client::ClientError};
+use slipway_api::{Problem, client::ClientError, paths::docker_host};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::Command,
@@ -70,7 +70,7 @@ impl Bridge {
                 command.args(["--context", &docker.context, "buildx", "--builder", &docker.context]);
             }
             None => {
-                command.env("DOCKER_HOST", format!("unix://{}", status.socket.display()));
+                command.env("DOCKER_HOST", docker_host(&status.socket));
                 command.args(["buildx", "--builder", "default"]);
             }
         }

@@ -24,6 +24,7 @@ use std::{
 #[cfg(unix)]
 pub use system::LONGEST_SOCKET;
 pub(crate) use system::{EXAMPLE_FILE, settle};
+pub use system::{HOME, docker_host};
 
 /// The profile that has no folder of its own.
 pub const DEFAULT_PROFILE: &str = "default";

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use slipway_api::{CheckState, Problem};
+use slipway_api::{CheckState, Problem, paths::docker_host};
 
 use super::{Finding, Shell, Ward, told};
 use crate::{
@@ -88,7 +88,7 @@ pub(super) fn context(ward: &Ward) -> Finding {
     let (described, current) = match seen {
         Ok(seen) => seen,
         Err(error) => {
-            let hint = format!("`docker -H unix://{}` works without it", paths.docker_sock().display());
+            let hint = format!("`docker -H {}` works without it", docker_host(&paths.docker_sock()));
             return Finding::of(CheckState::Failed, Problem::from_error("docker-context", &error).hint(hint));
         }
     };
@@ -136,7 +136,7 @@ pub(super) fn environment(ward: &Ward) -> Finding {
     let Some(shell) = &ward.subject.shell else {
         return Finding::not_applicable("only `slipway doctor` in a terminal sees what its shell has set");
     };
-    let ours = format!("unix://{}", ward.paths().docker_sock().display());
+    let ours = docker_host(&ward.paths().docker_sock());
     environment_of(shell, &ours, &setup::context_name(ward.paths()))
 }
 

@@ -11,7 +11,7 @@ use super::{Env, PathError, Paths, fnv1a};
 /// A path as the settings file shows one.
 pub(crate) const EXAMPLE_FILE: &str = "/etc/ssl/certs/example.pem";
 /// The variable with the user's home.
-pub(super) const HOME: &str = "HOME";
+pub const HOME: &str = "HOME";
 /// Longest path in bytes that fits in a unix socket's address on every system that we know (macOS: 104 with its NUL).
 pub const LONGEST_SOCKET: usize = 103;
 /// The longest socket name in the run folder, with its slash.
@@ -20,6 +20,11 @@ const LONGEST_NAME: usize = "/docker.sock".len();
 /// The socket of one service.
 pub(super) fn endpoint(paths: &Paths, service: &str) -> PathBuf {
     paths.run.join(format!("{service}.sock"))
+}
+
+/// An engine's endpoint as docker's clients name it.
+pub fn docker_host(socket: &Path) -> String {
+    format!("unix://{}", socket.display())
 }
 
 /// Makes a folder for this user alone.

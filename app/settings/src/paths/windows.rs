@@ -11,7 +11,7 @@ use super::{DEFAULT_PROFILE, Env, PathError, Paths, fnv1a};
 /// A path as the settings file shows one.
 pub(crate) const EXAMPLE_FILE: &str = "C:/certs/example.pem";
 /// The variable with the user's home.
-pub(super) const HOME: &str = "USERPROFILE";
+pub const HOME: &str = "USERPROFILE";
 
 /// The pipe of one service: `\\.\pipe\slipway_engine` for docker's clients, as docker's own is `docker_engine`.
 pub(super) fn endpoint(paths: &Paths, service: &str) -> PathBuf {
@@ -25,6 +25,11 @@ pub(super) fn endpoint(paths: &Paths, service: &str) -> PathBuf {
         name.push_str(&format!("-{:016x}", fnv1a(paths.home.as_os_str().as_encoded_bytes())));
     }
     PathBuf::from(name)
+}
+
+/// An engine's endpoint as docker's clients name it.
+pub fn docker_host(socket: &Path) -> String {
+    format!("npipe://{}", socket.display().to_string().replace('\\', "/"))
 }
 
 /// Makes a folder.
