@@ -172,12 +172,15 @@ pub(crate) mod tests {
     fn a_running_machine_in_few_lines() {
         assert_eq!(
             human(&running(), 12_520, Paint::Plain),
-            "state     running for 3 h 12 min\n\
-             machine   2 CPUs, 4 GiB, qemu 7.2.22, kvm\n\
-             engine    28.5.1\n\
-             socket    unix:///h/run/docker.sock\n\
-             image     2026.11\n\
-             docker    context `slipway` (current)\n"
+            format!(
+                "state     running for 3 h 12 min\n\
+                 machine   2 CPUs, 4 GiB, qemu 7.2.22, kvm\n\
+                 engine    28.5.1\n\
+                 socket    {}\n\
+                 image     2026.11\n\
+                 docker    context `slipway` (current)\n",
+                docker_host("/h/run/docker.sock".as_ref())
+            )
         );
     }
 

@@ -15,19 +15,35 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
-use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use slipway_api::{
     Problem,
     exec::{ExecRequest, Frame, UPGRADE},
+    paths::{self, Env, Paths},
 };
+use slipway_vsock::endpoint::{Client, Listener};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixListener,
     process::Command,
     time::timeout,
 };
+
+/// The daemon's endpoint: a socket, on Windows a named pipe.
+struct Endpoint(Listener);
+
+impl axum::serve::Listener for Endpoint {
+    type Io = Client;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Client, ()) {
+        (self.0.accept().await.expect("accepted"), ())
+    }
+
+    fn local_addr(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// What the daemon says, and what it heard.
 #[derive(Default)]
@@ -60,11 +76,21 @@ impl Home {
     /// With a daemon.
     fn new() -> Self {
         let home = Self::empty();
-        std::fs::create_dir(home.dir.path().join("run")).expect("made");
-        let listener = UnixListener::bind(home.dir.path().join("run/api.sock")).expect("bound");
         let router = router(home.part.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        home.serve(router);
         home
+    }
+
+    /// Plays the daemon.
+    fn serve(&self, router: Router) {
+        std::fs::create_dir(self.path("run")).expect("made");
+        let endpoint = Endpoint(Listener::bind(&self.paths().api_sock()).expect("bound"));
+        tokio::spawn(async move { axum::serve(endpoint, router).await });
+    }
+
+    fn paths(&self) -> Paths {
+        let env = Env { slipway_home: Some(self.dir.path().into()), home: None, runtime_dir: None };
+        Paths::resolve(&env, paths::DEFAULT_PROFILE).expect("a place")
     }
 
     fn say(&self, status: Value, watch: Vec<Value>) {
@@ -84,7 +110,7 @@ impl Home {
             .args(args)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.dir.path())
+            .env(paths::HOME, self.dir.path())
             .env("SLIPWAY_HOME", self.dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -208,7 +234,7 @@ async fn nothing_runs_and_nothing_is_started_to_find_that_out() {
     let (code, out, _) = home.run(&["ls", "--json"]).await;
     let json: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!((code, &json["state"]), (3, &json!("stopped")));
-    assert_eq!(json["socket"], json!(home.path("run/docker.sock")));
+    assert_eq!(json["socket"], json!(home.paths().docker_sock()));
     assert_eq!(home.run(&["stop"]).await.0, 0);
     assert_eq!(home.run(&["version"]).await.1, format!("slipway {}\n", env!("CARGO_PKG_VERSION")));
     let (code, _, err) = home.run(&["shell", "--", "true"]).await;
@@ -220,6 +246,7 @@ async fn nothing_runs_and_nothing_is_started_to_find_that_out() {
     assert_eq!(std::fs::read_dir(home.dir.path()).expect("list").count(), 0, "nothing was made");
 }
 
+#[cfg(target_os = "linux")] // Looks by the daemon's own code.
 #[tokio::test]
 async fn a_doctor_looks_without_a_daemon_and_makes_nothing() {
     let home = Home::empty();
@@ -242,6 +269,7 @@ async fn a_doctor_looks_without_a_daemon_and_makes_nothing() {
     assert!(out.contains("hint: raise it\n"), "{out}");
 }
 
+#[cfg(target_os = "linux")] // Made without a daemon by the daemon's own code.
 #[tokio::test]
 async fn a_bundle_is_one_file_where_it_was_asked_for() {
     let home = Home::empty();
@@ -323,11 +351,11 @@ async fn starts_that_go_wrong_say_why() {
     assert!(home.run(&["start"]).await.2.starts_with("error: the machine was stopped while it started"));
 }
 
+#[cfg(unix)] // Left by a signal.
 #[tokio::test]
 async fn leaving_a_start_leaves_it_going() {
+    use futures_util::StreamExt;
     let home = Home::empty();
-    std::fs::create_dir(home.path("run")).expect("made");
-    let listener = UnixListener::bind(home.path("run/api.sock")).expect("bound");
     let endless = Router::new().route(
         "/v1/status/watch",
         get(async || {
@@ -342,7 +370,7 @@ async fn leaving_a_start_leaves_it_going() {
         .route("/v1/version", get(async || Json(version)))
         .route("/v1/status", get(async || Json(status("stopped"))))
         .route("/v1/start", post(async || Json(status("starting"))));
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    home.serve(router);
     let child = home.command(&["start"]).spawn().expect("runs");
     let pid = child.id().expect("runs").to_string();
     // Long enough to be in the middle; too early is told apart by what it says.
@@ -372,6 +400,7 @@ async fn settings_are_read_and_changed() {
     );
 }
 
+#[cfg(unix)] // Its editors are scripts.
 #[tokio::test]
 async fn an_edit_is_saved_or_kept() {
     let home = Home::new();
@@ -432,6 +461,7 @@ async fn a_reader_that_leaves_is_no_error() {
     assert_eq!(told(output), (0, String::new(), String::new()));
 }
 
+#[cfg(unix)] // Its window is a script.
 #[tokio::test]
 async fn a_window_that_cannot_open_says_why() {
     use std::os::unix::fs::PermissionsExt;
