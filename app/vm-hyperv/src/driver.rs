@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -40,6 +40,9 @@ use crate::{
 
 /// How long HCS may take to create, start or change a machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Machines that this process started: what the last one left may still be closing when the next one starts.
+static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// Where the driver finds things.
 #[derive(Debug, Clone, Default)]
@@ -85,10 +88,12 @@ impl Driver for HypervDriver {
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, DriverError> {
         let failed = |act: &'static str| move |source| DriverError::Io { act: act.into(), source };
+        let started = STARTED.fetch_add(1, Ordering::Relaxed);
+        let id = format!("slipway-{}-{}-{started}", spec.name, std::process::id());
         let host = Host {
             user_sid: pipe::user_sid().map_err(failed("find out who this user is"))?,
             root_vhd: spec.run_dir.join("root.vhd"),
-            console_pipe: format!(r"\\.\pipe\slipway_console-{}-{}", spec.name, std::process::id()),
+            console_pipe: format!(r"\\.\pipe\slipway_console-{id}"),
         };
         let document = document::machine(spec, &host)?;
         let hcs = self.service().await?;
@@ -105,7 +110,6 @@ impl Driver for HypervDriver {
         let log = spec.console_log.clone();
         let (system, vm) = blocking("start the machine on Hyper-V", move || {
             write_vhd(&spec.root_image, &host.root_vhd)?;
-            let id = format!("slipway-{}-{}", spec.name, std::process::id());
             for file in [&spec.kernel, &spec.initramfs, &host.root_vhd, &spec.data_disk] {
                 hcs.grant_access(&id, file)?;
             }
