@@ -167,7 +167,6 @@ fn human(versions: &Versions) -> String {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

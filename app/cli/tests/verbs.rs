@@ -26,6 +26,7 @@ use slipway_vsock::endpoint::{Client, Listener};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -56,6 +57,8 @@ struct Part {
 struct Home {
     dir: tempfile::TempDir,
     part: Arc<Mutex<Part>>,
+    /// Plays the daemon, as long as there is this home.
+    daemon: JoinSet<()>,
 }
 
 fn status(state: &str) -> Value {
@@ -70,22 +73,26 @@ fn phase(name: &str, state: &str, ended_ms: Option<u64>) -> Value {
 impl Home {
     fn empty() -> Self {
         let part = Part { status: status("stopped"), ..Part::default() };
-        Self { dir: tempfile::tempdir().expect("folder"), part: Arc::new(Mutex::new(part)) }
+        Self {
+            dir: tempfile::tempdir().expect("folder"),
+            part: Arc::new(Mutex::new(part)),
+            daemon: JoinSet::new(),
+        }
     }
 
     /// With a daemon.
     fn new() -> Self {
-        let home = Self::empty();
+        let mut home = Self::empty();
         let router = router(home.part.clone());
         home.serve(router);
         home
     }
 
     /// Plays the daemon.
-    fn serve(&self, router: Router) {
+    fn serve(&mut self, router: Router) {
         std::fs::create_dir(self.path("run")).expect("made");
         let endpoint = Endpoint(Listener::bind(&self.paths().api_sock()).expect("bound"));
-        tokio::spawn(async move { axum::serve(endpoint, router).await });
+        self.daemon.spawn(async move { axum::serve(endpoint, router).await.expect("serves") });
     }
 
     fn paths(&self) -> Paths {
@@ -355,7 +362,7 @@ async fn starts_that_go_wrong_say_why() {
 #[tokio::test]
 async fn leaving_a_start_leaves_it_going() {
     use futures_util::StreamExt;
-    let home = Home::empty();
+    let mut home = Home::empty();
     let endless = Router::new().route(
         "/v1/status/watch",
         get(async || {

@@ -252,15 +252,15 @@ pub(crate) fn find_qemu(guest: GuestArch) -> Result<(), Problem> {
     if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
         return Ok(());
     }
-    let (debian, fedora) = match guest {
-        GuestArch::X86_64 => (qemu_package(guest), "qemu-system-x86"),
-        GuestArch::Aarch64 => (qemu_package(guest), "qemu-system-aarch64"),
+    let debian = qemu_package(guest);
+    let fedora = match guest {
+        GuestArch::X86_64 => "qemu-system-x86",
+        GuestArch::Aarch64 => "qemu-system-aarch64",
     };
-    let problem = Problem::new("qemu-missing", format!("`{program}` is not installed"));
-    let problem = match guest == GuestArch::HOST {
-        true => problem,
-        false => problem.because(format!("the guest image is for {}, which is emulated here", guest.name())),
-    };
+    let mut problem = Problem::new("qemu-missing", format!("`{program}` is not installed"));
+    if guest != GuestArch::HOST {
+        problem = problem.because(format!("the guest image is for {}, which is emulated here", guest.name()));
+    }
     Err(problem.hint(format!(
         "install it: `sudo apt install {debian}` on Debian and Ubuntu, `sudo dnf install {fedora}` on Fedora"
     )))

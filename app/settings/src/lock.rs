@@ -29,8 +29,9 @@ mod tests {
         assert!(!held(&lock), "left by a dead process");
         file.try_lock().expect("locked");
         assert!(held(&lock));
-        // What it says is not asked: Wine calls the standard library's second look an error.
-        let _ = file.unlock();
+        let unlocked = file.unlock();
+        // Wine calls the standard library's second look an error.
+        assert!(unlocked.is_ok() || cfg!(windows), "{unlocked:?}");
         assert!(!held(&lock), "let go");
     }
 }
