@@ -19,9 +19,9 @@ export interface Usage {
 
 export function usageOf(line: StatsLine): Usage {
   const cpu = line.cpu_stats.cpu_usage.total_usage - line.precpu_stats.cpu_usage.total_usage;
-  const before = line.precpu_stats.system_cpu_usage;
+  const now = line.cpu_stats.system_cpu_usage ?? 0;
   // The first line has nothing to compare with.
-  const system = before === undefined ? 0 : (line.cpu_stats.system_cpu_usage ?? 0) - before;
+  const system = now - (line.precpu_stats.system_cpu_usage ?? now);
   const memory = line.memory_stats;
   const droppable = memory.stats?.inactive_file ?? memory.stats?.total_inactive_file ?? 0;
   const networks = Object.values(line.networks ?? {});

@@ -1,230 +1,112 @@
-// What the page reads of the engine's answers (API 1.43 and newer), in the engine's own words.
+// What the pages read of the engine's answers. Members and their types are those of Docker's own SDK, which its makers generate from
+// the specification of the engine's API: what is not there any more, or is of another type, fails the check. Of hardly any member
+// does the specification say that it is always sent, and never that Go sends an empty list as `null`; that alone is said here.
+import type * as api from "@docker/node-sdk";
 
-export interface PortBinding {
-  IP?: string;
-  PrivatePort: number;
-  PublicPort?: number;
-  Type: string;
-}
+/** Of `T`: what is always there, what may be `null`, and what may be left out. */
+type Read<T, Always extends keyof T, OrNull extends keyof T = never, OrNone extends keyof T = never> = {
+  [K in Always]-?: NonNullable<T[K]>;
+} & { [K in OrNull]-?: NonNullable<T[K]> | null } & { [K in OrNone]?: T[K] };
 
-export interface MountPoint {
-  Type: string;
-  Name?: string;
-  Source: string;
-  Destination: string;
-  Mode?: string;
-  RW: boolean;
-  Driver?: string;
-}
+/** `T`, where everything in it may be `null`, too. */
+type Nullable<T> = T extends object ? { [K in keyof T]: Nullable<T[K]> | null } : T;
 
-export type ContainerState = "created" | "running" | "paused" | "restarting" | "removing" | "exited" | "dead";
+/** Members of `T` whose own members are read as said. */
+type Within<T, Members extends { [K in keyof Members]: K extends keyof T ? Nullable<T[K]> | null : never }> = Members;
 
-/** One of `GET /containers/json`. */
-export interface Container {
-  Id: string;
-  Names: string[] | null;
-  Image: string;
-  ImageID: string;
-  Command: string;
-  /** Seconds since the epoch. */
-  Created: number;
-  Ports: PortBinding[] | null;
-  Labels: Record<string, string> | null;
-  State: ContainerState;
-  /** In words: `Up 3 minutes (healthy)`, `Exited (137) 2 hours ago`. */
-  Status: string;
-  Mounts?: MountPoint[];
-  NetworkSettings?: { Networks: Record<string, EndpointSettings> | null };
-}
+type Ports = Record<string, Read<api.PortBinding, "HostIp" | "HostPort">[] | null>;
 
-export interface EndpointSettings {
-  NetworkID?: string;
-  IPAddress?: string;
-  GlobalIPv6Address?: string;
-  MacAddress?: string;
-  Gateway?: string;
-  Aliases?: string[] | null;
-}
+export type EndpointSettings = Read<api.EndpointSettings, never, "Aliases", "NetworkID" | "IPAddress" | "GlobalIPv6Address" | "MacAddress" | "Gateway">;
+
+export type MountPoint = Read<api.MountPoint, "Type" | "Source" | "Destination" | "RW", never, "Name" | "Mode" | "Driver">;
+
+/** One of `GET /containers/json`. `Created` is in seconds; `Status` is in words: `Up 3 minutes (healthy)`, `Exited (137) 2 hours ago`. */
+export type Container = Read<api.ContainerSummary, "Id" | "Image" | "ImageID" | "Command" | "Created" | "State" | "Status", "Names" | "Ports" | "Labels"> &
+  Within<api.ContainerSummary, { Mounts?: MountPoint[]; NetworkSettings?: { Networks: Record<string, EndpointSettings> | null } }>;
 
 /** `GET /containers/{id}/json`. */
-export interface ContainerDetail {
-  Id: string;
-  Name: string;
-  Created: string;
-  Image: string;
-  Path: string;
-  Args: string[] | null;
-  RestartCount: number;
-  Platform?: string;
-  State: {
-    Status: ContainerState;
-    Running: boolean;
-    Paused: boolean;
-    OOMKilled: boolean;
-    Pid: number;
-    ExitCode: number;
-    Error: string;
-    StartedAt: string;
-    FinishedAt: string;
-    Health?: { Status: string; FailingStreak: number; Log: { Output: string; ExitCode: number }[] | null };
-  };
-  Config: {
-    Hostname: string;
-    User: string;
-    Env: string[] | null;
-    Cmd: string[] | null;
-    Entrypoint: string[] | null;
-    Image: string;
-    Labels: Record<string, string> | null;
-    Tty: boolean;
-    OpenStdin: boolean;
-    WorkingDir: string;
-    ExposedPorts?: Record<string, object> | null;
-  };
-  HostConfig: {
-    Binds: string[] | null;
-    PortBindings: Record<string, { HostIp: string; HostPort: string }[] | null> | null;
-    RestartPolicy: { Name: string; MaximumRetryCount: number };
-    NetworkMode: string;
-    AutoRemove: boolean;
-    Privileged: boolean;
-    ReadonlyRootfs?: boolean;
-    CapAdd: string[] | null;
-    CapDrop: string[] | null;
-    ExtraHosts: string[] | null;
-    Memory: number;
-    NanoCpus: number;
-    Mounts?: { Type: string; Source: string; Target: string; ReadOnly?: boolean }[] | null;
-  };
-  Mounts: MountPoint[] | null;
-  NetworkSettings: {
-    Ports: Record<string, { HostIp: string; HostPort: string }[] | null> | null;
-    Networks: Record<string, EndpointSettings> | null;
-  };
-}
+export type ContainerDetail = Read<api.ContainerInspectResponse, "Id" | "Name" | "Created" | "Image" | "Path" | "RestartCount", "Args", "Platform"> &
+  Within<
+    api.ContainerInspectResponse,
+    {
+      State: Read<api.ContainerState, "Status" | "Running" | "Paused" | "OOMKilled" | "Pid" | "ExitCode" | "Error" | "StartedAt" | "FinishedAt"> &
+        Within<
+          api.ContainerState,
+          { Health?: Read<api.Health, "Status" | "FailingStreak"> & Within<api.Health, { Log: Read<api.HealthcheckResult, "Output" | "ExitCode">[] | null }> }
+        >;
+      Config: Read<api.ContainerConfig, "Hostname" | "User" | "Image" | "Tty" | "OpenStdin" | "WorkingDir", "Env" | "Cmd" | "Entrypoint" | "Labels", "ExposedPorts">;
+      HostConfig: Read<
+        api.HostConfig,
+        "NetworkMode" | "AutoRemove" | "Privileged" | "Memory" | "NanoCpus",
+        "Binds" | "CapAdd" | "CapDrop" | "ExtraHosts",
+        "ReadonlyRootfs"
+      > &
+        Within<
+          api.HostConfig,
+          {
+            PortBindings: Ports | null;
+            RestartPolicy: Read<api.RestartPolicy, "Name" | "MaximumRetryCount">;
+            Mounts?: Read<api.Mount, "Type" | "Source" | "Target", never, "ReadOnly">[];
+          }
+        >;
+      Mounts: MountPoint[] | null;
+      NetworkSettings: Within<api.NetworkSettings, { Ports: Ports | null; Networks: Record<string, EndpointSettings> | null }>;
+    }
+  >;
 
-/** One of `GET /images/json`. */
-export interface Image {
-  Id: string;
-  RepoTags: string[] | null;
-  RepoDigests: string[] | null;
-  Created: number;
-  /** Bytes with all layers. */
-  Size: number;
-  /** Bytes that other images have too; -1 where it was not asked for. */
-  SharedSize: number;
-  /** -1 where it was not asked for. */
-  Containers: number;
-  Labels: Record<string, string> | null;
-  ParentId?: string;
-}
+/** One of `GET /images/json`. `Size` is with all layers; `SharedSize` and `Containers` are -1 where they were not asked for. */
+export type Image = Read<api.ImageSummary, "Id" | "ParentId" | "Created" | "Size" | "SharedSize" | "Containers", "RepoTags" | "RepoDigests" | "Labels">;
 
-export interface ImageDetail {
-  Id: string;
-  RepoTags: string[] | null;
-  Created: string;
-  Architecture: string;
-  Os: string;
-  Size: number;
-  Config: {
-    Env: string[] | null;
-    Cmd: string[] | null;
-    Entrypoint: string[] | null;
-    ExposedPorts?: Record<string, object> | null;
-    Volumes?: Record<string, object> | null;
-    WorkingDir: string;
-    User: string;
-    Labels: Record<string, string> | null;
-  } | null;
-}
+/** `GET /images/{name}/json`. */
+export type ImageDetail = Read<api.ImageInspect, "Id" | "Created" | "Architecture" | "Os" | "Size", "RepoTags"> &
+  Within<
+    api.ImageInspect,
+    { Config: Read<api.ImageConfig, "WorkingDir" | "User", "Env" | "Cmd" | "Entrypoint" | "Labels", "ExposedPorts" | "Volumes"> | null }
+  >;
 
-export interface HistoryEntry {
-  Id: string;
-  Created: number;
-  CreatedBy: string;
-  Size: number;
-  Comment: string;
-  Tags: string[] | null;
-}
+/** One of `GET /images/{name}/history`. */
+export type HistoryEntry = Read<api.HistoryResponseItem, "Id" | "Created" | "CreatedBy" | "Size" | "Comment", "Tags">;
 
-export interface Volume {
-  Name: string;
-  Driver: string;
-  Mountpoint: string;
-  CreatedAt?: string;
-  Labels: Record<string, string> | null;
-  Options: Record<string, string> | null;
-  Scope: string;
-  UsageData?: { Size: number; RefCount: number } | null;
-}
+export type Volume = Read<api.Volume, "Name" | "Driver" | "Mountpoint" | "Scope", "Labels" | "Options", "CreatedAt" | "UsageData">;
 
-export interface Network {
-  Id: string;
-  Name: string;
-  Created: string;
-  Driver: string;
-  Scope: string;
-  Internal: boolean;
-  Attachable: boolean;
-  EnableIPv6: boolean;
-  IPAM: { Driver: string; Config: { Subnet?: string; Gateway?: string }[] | null };
-  Labels: Record<string, string> | null;
-  Options: Record<string, string> | null;
-  Containers?: Record<string, { Name: string; IPv4Address: string; IPv6Address: string; MacAddress: string }>;
-}
+export type Network = Read<api.NetworkInspect, "Id" | "Name" | "Created" | "Driver" | "Scope" | "Internal" | "Attachable" | "EnableIPv6", "Labels" | "Options"> &
+  Within<
+    api.NetworkInspect,
+    {
+      IPAM: Read<api.IPAM, "Driver"> & Within<api.IPAM, { Config: Read<api.IPAMConfig, never, never, "Subnet" | "Gateway">[] | null }>;
+      Containers?: Record<string, Read<api.EndpointResource, "Name" | "IPv4Address" | "IPv6Address" | "MacAddress">>;
+    }
+  >;
 
-export interface BuildCache {
-  ID: string;
-  Parents?: string[] | null;
-  Type: string;
-  Description: string;
-  InUse: boolean;
-  Shared: boolean;
-  Size: number;
-  CreatedAt: string;
-  LastUsedAt: string | null;
-  UsageCount: number;
-}
+export type BuildCache = Read<
+  api.BuildCache,
+  "ID" | "Type" | "Description" | "InUse" | "Shared" | "Size" | "CreatedAt" | "UsageCount",
+  "LastUsedAt",
+  "Parents"
+>;
 
 /** `GET /system/df`, as far as it was asked for. */
-export interface DiskUsage {
-  LayersSize?: number;
-  Images?: Image[] | null;
-  Volumes?: Volume[] | null;
-  BuildCache?: BuildCache[] | null;
-}
+export type DiskUsage = Read<api.SystemDataUsageResponse, never, never, "LayersSize"> &
+  Within<api.SystemDataUsageResponse, { Images?: Image[] | null; Volumes?: Volume[] | null; BuildCache?: BuildCache[] | null }>;
 
-export interface EngineEvent {
-  Type: string;
-  Action: string;
-  Actor: { ID: string; Attributes: Record<string, string> };
-  time: number;
-}
+export type EngineEvent = Read<api.EventMessage, "Type" | "Action" | "time"> & Within<api.EventMessage, { Actor: Read<api.EventActor, "ID" | "Attributes"> }>;
 
-/** A line of pull, push, load and build. */
-export interface ProgressLine {
-  status?: string;
-  id?: string;
-  progressDetail?: { current?: number; total?: number };
-  stream?: string;
-  error?: string;
-  errorDetail?: { message: string };
-  aux?: unknown;
-}
+/** A line of pull, push, load and build; `error` is what older clients read, and not in the specification. */
+export type ProgressLine = Read<api.JSONMessage, never, never, "status" | "id" | "progressDetail" | "stream" | "errorDetail"> & { error?: string };
 
-/** A line of `GET /containers/{id}/stats`. */
-export interface StatsLine {
-  read: string;
-  cpu_stats: CpuStats;
-  precpu_stats: CpuStats;
-  memory_stats: { usage?: number; limit?: number; stats?: Record<string, number> };
-  networks?: Record<string, { rx_bytes: number; tx_bytes: number }>;
-  blkio_stats?: { io_service_bytes_recursive?: { op: string; value: number }[] | null };
-  pids_stats?: { current?: number };
-}
+type CpuStats = Read<api.ContainerCPUStats, never, never, "system_cpu_usage" | "online_cpus"> &
+  Within<api.ContainerCPUStats, { cpu_usage: Read<api.ContainerCPUUsage, "total_usage"> }>;
 
-interface CpuStats {
-  cpu_usage: { total_usage: number };
-  system_cpu_usage?: number;
-  online_cpus?: number;
-}
+/** A line of `GET /containers/{id}/stats`. Its time is text, as in all JSON. */
+export type StatsLine = Record<keyof Pick<api.ContainerStatsResponse, "read">, string> &
+  Within<
+    api.ContainerStatsResponse,
+    {
+      cpu_stats: CpuStats;
+      precpu_stats: CpuStats;
+      memory_stats: Read<api.ContainerMemoryStats, never, never, "usage" | "limit" | "stats">;
+      networks?: Record<string, Read<api.ContainerNetworkStats, "rx_bytes" | "tx_bytes">>;
+      blkio_stats?: Within<api.ContainerBlkioStats, { io_service_bytes_recursive?: Read<api.ContainerBlkioStatEntry, "op" | "value">[] | null }>;
+      pids_stats?: Read<api.ContainerPidsStats, never, never, "current">;
+    }
+  >;
