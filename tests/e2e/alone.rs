@@ -17,7 +17,7 @@ pub(crate) const TESTS: &[Alone] = &[
     ("alone_a_machine_waits_for_room_on_the_host_and_loses_nothing", waits_for_room),
     ("alone_a_damaged_data_disk_is_refused_and_kept", damaged_disk),
     ("alone_a_start_can_be_taken_back", taken_back),
-    ("alone_an_image_that_does_not_boot_makes_room_for_the_one_before", does_not_boot),
+    ("alone_an_update_is_told_taken_and_gone_back_from_when_it_does_not_boot", updates),
 ];
 
 fn spaces(built: &Built) {
@@ -57,41 +57,82 @@ fn damaged_disk(built: &Built) {
     assert_eq!(start, [0x5a; 4096], "never formatted");
 }
 
-/// The built image, made to look for its first program where there is none, and signed by somebody else.
-fn broken_image(built: &Built, dir: &Path) -> PathBuf {
-    let dir = dir.join("broken");
-    Command::new("cp").arg("-r").arg(&built.image).arg(&dir).run().ok();
-    let path = dir.join("manifest.json");
-    let mut manifest: serde_json::Value =
-        serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
-    manifest["version"] = "broken".into();
-    manifest["cmdline"].as_array_mut().expect("words").push("rdinit=/nonexistent".into());
-    let json = serde_json::to_vec(&manifest).expect("JSON");
-    let minisign::KeyPair { pk, sk } = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
-    let signature = minisign::sign(Some(&pk), &sk, json.as_slice(), None, None).expect("signed");
-    fs::write(path, json).expect("written");
-    fs::write(dir.join("manifest.json.minisig"), signature.into_string()).expect("written");
-    fs::write(dir.join("key.pub"), pk.to_base64()).expect("written");
-    dir
+/// Images made of the built one, all signed with one key.
+struct Images<'a> {
+    built: &'a Built,
+    key: minisign::KeyPair,
 }
 
-fn does_not_boot(built: &Built) {
-    let home = Home::new(built);
-    let images = || -> serde_json::Value {
-        serde_json::from_slice(&home.slipway(["image", "ls", "--json"]).run().ok().out).expect("JSON")
-    };
-    let good = images()["current"]["version"].clone();
-    let broken = broken_image(built, home.path());
-    let refused = home.slipway(["image", "install"]).arg(&broken).run();
-    assert!(refused.code == 1 && refused.err.contains("--trust-key"), "{refused}");
-    home.slipway(["image", "install", "--trust-key"]).arg(&broken).run().ok();
-    let ran = home.slipway(["start"]).within(Duration::from_secs(200)).run();
-    let told =
-        ["broken never booted here before", good.as_str().expect("a version"), "is in its place again"];
-    assert!(ran.code == 1 && told.iter().all(|words| ran.err.contains(words)), "{ran}");
-    let now = images();
-    assert_eq!((&now["current"]["version"], &now["previous"]["version"]), (&good, &"broken".into()));
+impl Images<'_> {
+    /// Puts the built image into `dir`, with a version and words for its kernel's command line.
+    fn make(&self, dir: &Path, version: &str, words: &[&str]) {
+        Command::new("cp").arg("-r").arg(&self.built.image).arg(dir).run().ok();
+        let path = dir.join("manifest.json");
+        let mut manifest: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).expect("read")).expect("JSON");
+        manifest["version"] = version.into();
+        manifest["cmdline"].as_array_mut().expect("words").extend(words.iter().map(|word| (*word).into()));
+        let json = serde_json::to_vec(&manifest).expect("JSON");
+        let minisign::KeyPair { pk, sk } = &self.key;
+        let signature = minisign::sign(Some(pk), sk, json.as_slice(), None, None).expect("signed");
+        fs::write(path, json).expect("written");
+        fs::write(dir.join("manifest.json.minisig"), signature.into_string()).expect("written");
+        fs::write(dir.join("key.pub"), pk.to_base64()).expect("written");
+    }
+}
+
+/// A program with an image beside it, as a package lays them out, in a machine's whole life of updates.
+fn updates(built: &Built) {
+    let prefix = tempfile::Builder::new().prefix("slipway-usr-").tempdir().expect("a folder");
+    let (program, image) = (prefix.path().join("bin/slipway"), prefix.path().join("share/slipway/image"));
+    for dir in [&program, &image].map(|path| path.parent().expect("a folder")) {
+        fs::create_dir_all(dir).expect("made");
+    }
+    fs::copy(&built.slipway, &program).expect("copied");
+    let images = Images { built, key: minisign::KeyPair::generate_unencrypted_keypair().expect("a key") };
+    images.make(&image, "first", &[]);
+    let home = Home::empty(&Built { slipway: program, ..built.clone() });
+    home.slipway(["config", "set", "machine.memory", "2GiB"]).run().ok();
     home.start();
+    assert_eq!((&home.status()["image"], home.status().get("update")), (&"first".into(), None));
+    home.docker(["run", "-d", "--name", "stays", "--restart", "always", "slipway/welcome"]).run().ok();
+    let runs = || home.docker(["inspect", "-f", "{{.State.Running}}", "stays"]).run().text() == "true";
+
+    // A newer package comes while the machine runs, with an image that looks for its first program where there is none.
+    fs::remove_dir_all(&image).expect("removed");
+    images.make(&image, "broken", &["rdinit=/nonexistent"]);
+    home.wait_for("the update is told", Duration::from_secs(10), |home| {
+        home.status()["update"]["to"]["version"] == "broken"
+    });
+    let told = home.slipway(["status"]).run();
+    assert!(told.text().contains("guest image broken is ready: `slipway update`"), "{told}");
+    let ran = home.slipway(["update", "--yes"]).within(Duration::from_secs(400)).run();
+    let told =
+        ["broken was not taken", "never booted here before", "the machine runs with image first, as before"];
+    assert!(ran.code == 1 && told.iter().all(|words| ran.err.contains(words)), "{ran}");
+    assert_eq!(home.slipway(["status", "--quiet"]).run().code, 0);
+    home.wait_for("its container is up again", Duration::from_secs(30), |_| runs());
+    let status = home.status();
+    assert_eq!(
+        (&status["image"], &status["update"]["declined"]),
+        (&"first".into(), &true.into()),
+        "{status}"
+    );
+
+    // The next one is whole.
+    fs::remove_dir_all(&image).expect("removed");
+    images.make(&image, "second", &[]);
+    home.wait_for("the update is told", Duration::from_secs(10), |home| {
+        home.status()["update"]["to"]["version"] == "second"
+    });
+    let ran = home.slipway(["update", "--yes"]).within(Duration::from_secs(400)).run().ok();
+    assert!(ran.err.contains("✓ engine ready") && ran.err.contains("runs with guest image second"), "{ran}");
+    assert_eq!((&home.status()["image"], home.status().get("update")), (&"second".into(), None));
+    home.wait_for("its container is up again", Duration::from_secs(30), |_| runs());
+    assert_eq!(home.slipway(["update", "--check"]).run().code, 3, "there is no other");
+    assert!(home.slipway(["image", "ls"]).run().ok().text().contains("first  previous"));
+    let refused = home.slipway(["update", "--check", "--from"]).arg(&built.image).run();
+    assert!(refused.code == 1 && refused.err.contains("another key"), "{refused}");
 }
 
 fn taken_back(built: &Built) {

@@ -186,6 +186,30 @@ onPage("the machine goes back to the image before, once it is stopped", { hash: 
   await page.getByText(now).waitFor();
 });
 
+onPage("an update that is ready is offered, says what it stops, and tells when it was gone back from", { hash: "/settings/image" }, async ({ page, target }) => {
+  const offered = (version) => target.setStatus({ update: { from: target.status.image, to: { version, dir: "/usr/share/slipway/image" }, declined: false } });
+  const button = page.getByRole("button", { name: "Update", exact: true });
+  await page.getByText("In use", { exact: true }).waitFor();
+  assert.equal(await button.count(), 0);
+  target.updateFails = true;
+  offered("0.3.0-bad");
+  await button.click();
+  const dialog = page.getByRole("alertdialog");
+  await dialog.getByText("containers run and will be stopped").waitFor();
+  await dialog.getByRole("button", { name: "Update and restart" }).click();
+  await page.getByText("guest image 0.3.0-bad was not taken").waitFor();
+  await page.getByText("so no start takes it by itself").waitFor();
+  target.updateFails = false;
+  offered("0.3.1-good");
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("Update the guest");
+  await page.getByRole("option", { name: "Update the guest image" }).waitFor();
+  await page.keyboard.press("Enter");
+  await dialog.getByRole("button", { name: "Update and restart" }).click();
+  await page.getByText("Guest image 0.3.1-good is in use").waitFor();
+  await button.waitFor({ state: "detached" });
+});
+
 onPage("a setting is changed at once, a wrong one says why, and a restart is offered", { hash: "/settings/resources" }, async ({ page, target }) => {
   const memory = page.getByRole("textbox", { name: "Memory" });
   await memory.fill("8GiB");

@@ -96,6 +96,16 @@ export class Scripted {
       this.setStatus({ image: previous.version });
       return previous.version;
     }
+    if (path === "/update") {
+      const { from, to } = this.status.update;
+      if (this.updateFails) {
+        this.setStatus({ update: { from, to, declined: true } });
+        throw Object.assign(NO(500, `guest image ${to.version} was not taken`), { code: "update-failed", hint: `the machine runs with image ${from}, as before` });
+      }
+      this.images_kept = { current: to, previous: this.images_kept.current };
+      this.setStatus({ image: to.version, update: undefined });
+      return { from, to: to.version, state: this.status.state };
+    }
     if (path === "/disk") return this.disk;
     if (path === "/disk/trim") {
       const before = this.disk.host_bytes;

@@ -11,7 +11,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Bundle, ContextRequest, DiagnoseRequest, DiskTrim, DiskUsage, DockerSetup, DoctorReport, DoctorRequest,
     GuestImages, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port, Problem, Reset,
-    ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, Version, connect,
+    ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, Update, UpdateRequest, Updated,
+    Version, connect,
     exec::{ExecRequest, UPGRADE},
 };
 
@@ -278,6 +279,23 @@ impl ApiClient {
     /// See [`ClientError`].
     pub async fn roll_back_image(&self) -> Result<String, ClientError> {
         self.ask(Method::POST, "/image/rollback", None::<&()>).await
+    }
+
+    /// Checks the image that [`update`](Self::update) would take; reads all of it, and changes nothing.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; `update-none` where there is no other image than the one in use.
+    pub async fn check_update(&self, request: &UpdateRequest) -> Result<Update, ClientError> {
+        self.ask(Method::POST, "/update/check", Some(request)).await
+    }
+
+    /// Puts another image in place of the one in use. A machine that runs is stopped and started for it, and goes back to the image
+    /// before when the new one does not start. Answers when all that is done; it goes on when nobody waits.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn update(&self, request: &UpdateRequest) -> Result<Updated, ClientError> {
+        self.ask(Method::POST, "/update", Some(request)).await
     }
 
     /// Every folder that the machine sees.

@@ -17,6 +17,7 @@ pub mod log_files;
 mod ports;
 pub mod time;
 mod types;
+mod update;
 
 pub use disk::{DiskHolding, DiskTrim, DiskUsage};
 pub use doctor::{
@@ -25,6 +26,7 @@ pub use doctor::{
 pub use ports::{Port, PortContainer, PortOrigin, PortState};
 pub use slipway_settings::{lock, paths};
 pub use types::*;
+pub use update::{Update, UpdateRequest, Updated};
 
 /// Prefix of every path.
 pub const PREFIX: &str = "/v1";

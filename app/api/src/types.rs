@@ -5,6 +5,8 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::Update;
+
 /// Where a machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -203,6 +205,9 @@ pub struct Status {
     /// Settings that hold from the next start only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending_settings: Vec<String>,
+    /// The guest image beside the program, where it is another than the one in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
 }
 
 /// Who answers.

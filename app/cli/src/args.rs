@@ -144,6 +144,14 @@ pub(crate) enum Verb {
         rollback"
     )]
     Image(ImageVerb),
+    /// take the guest image of a newer package, or another; a machine that runs is restarted for it, and goes back by itself if
+    /// the new image does not start
+    #[command(
+        after_help = "examples:\n  slipway update --check\n  slipway update\n  slipway update --from ./guest-image/out \
+        --yes\n\nNewer images come with newer packages, and a start takes them by itself; so this is for a machine that \
+        runs. exit code of --check: 0 there is an update, 3 there is none, 1 error"
+    )]
+    Update(UpdateArgs),
     /// set up which engine `docker` speaks to
     #[command(subcommand, after_help = "examples:\n  slipway context use\n  slipway context show")]
     Context(ContextVerb),
@@ -421,6 +429,23 @@ pub(crate) enum ImageVerb {
     /// go back to the image before the installed one, from the next start on; the same again goes forth
     #[command(after_help = "examples:\n  slipway stop\n  slipway image rollback\n  slipway start")]
     Rollback,
+}
+
+/// Which image, and whether to ask.
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    /// folder that the image builder wrote, instead of the image beside the program
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// say whether there is an update, and change nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) check: bool,
+    /// do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What to do about docker's context.

@@ -110,6 +110,35 @@ pub(crate) async fn start(api: &ApiClient, say: Say, first: Status) -> Result<St
     }
 }
 
+/// Shows every start that goes on until something else has ended: what that said.
+///
+/// # Errors
+/// The daemon cannot be followed, or what the other said.
+pub(crate) async fn during<T>(
+    api: &ApiClient,
+    say: Say,
+    work: impl Future<Output = Result<T, Fail>>,
+) -> Result<T, Fail> {
+    let mut changes = api.watch().await?;
+    let mut frames = tokio::time::interval(FRAME);
+    let mut shown: Option<Live> = None;
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            // A daemon that goes is told by the work.
+            Ok(Some(status)) = changes.next() => {
+                if status.state == State::Starting {
+                    shown.get_or_insert_with(|| Live::new(say)).update(&status.phases);
+                } else if let Some(mut live) = shown.take() {
+                    live.update(&status.phases);
+                }
+            }
+            _ = frames.tick(), if say.live() => shown.iter_mut().for_each(Live::draw),
+        }
+    }
+}
+
 /// Follows until it is so.
 ///
 /// # Errors

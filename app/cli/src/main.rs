@@ -26,6 +26,7 @@ mod start;
 mod status;
 mod system;
 mod terminal;
+mod update;
 
 use std::process::ExitCode;
 
@@ -85,6 +86,7 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Delete { yes } => reset::reset(&session, slipway_api::Reset::All, yes).await,
         Verb::Port(what) => port::port(&session, &what).await,
         Verb::Image(what) => image::image(&session, &what).await,
+        Verb::Update(how) => update::update(&session, &how).await,
         Verb::Mount(what) => mount::mount(&session, &what).await,
         Verb::Disk(what) => disk::disk(&session, &what).await,
         Verb::Context(what) => integrate::context(&session, &what).await,

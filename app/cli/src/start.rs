@@ -95,9 +95,9 @@ async fn running(session: &Session) -> Result<&ApiClient, Fail> {
 }
 
 /// What the daemon goes on with when the person leaves, and how to turn it back.
-type Asked = Cell<Option<(&'static str, &'static str)>>;
+pub(crate) type Asked = Cell<Option<(&'static str, &'static str)>>;
 
-async fn interruptible(
+pub(crate) async fn interruptible(
     session: &Session,
     asked: &Asked,
     doing: impl Future<Output = Result<u8, Fail>>,
@@ -215,6 +215,11 @@ pub(crate) fn notices(status: &Status) -> Vec<String> {
         let verb = if names.len() == 1 { "holds" } else { "hold" };
         notices.push(format!("{} {verb} from the next start: `slipway restart`", names.join(", ")));
     }
+    // A start takes it by itself, and what the person went back from is no news to them.
+    if let Some(update) = status.update.as_ref().filter(|update| !update.declined && status.machine.is_some())
+    {
+        notices.push(format!("guest image {} is ready: `slipway update`", update.to.version));
+    }
     notices
 }
 
@@ -278,6 +283,20 @@ mod tests {
             notices(&status),
             ["`machine.cpus`, `machine.memory` hold from the next start: `slipway restart`"]
         );
+    }
+
+    #[test]
+    fn an_update_is_told_while_the_machine_runs_without_it() {
+        let mut status = running();
+        let to =
+            slipway_api::GuestImage { version: "2026.12".into(), dir: "/usr/share/slipway/image".into() };
+        status.update = Some(slipway_api::Update { from: status.image.clone(), to, declined: false });
+        assert_eq!(notices(&status), ["guest image 2026.12 is ready: `slipway update`"]);
+        let mut declined = status.clone();
+        declined.update.as_mut().expect("there").declined = true;
+        assert!(notices(&declined).is_empty());
+        status.machine = None;
+        assert!(notices(&status).is_empty(), "the next start takes it");
     }
 
     #[test]

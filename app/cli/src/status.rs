@@ -41,6 +41,7 @@ fn stopped(session: &Session) -> Status {
         docker: None,
         running_since: None,
         pending_settings: Vec::new(),
+        update: None,
     }
 }
 
@@ -165,6 +166,7 @@ pub(crate) mod tests {
             docker: Some(DockerSetup { context: "slipway".into(), current: true, problem: None }),
             running_since: Some(1000),
             pending_settings: Vec::new(),
+            update: None,
         }
     }
 

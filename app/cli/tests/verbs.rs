@@ -149,7 +149,7 @@ fn router(part: Arc<Mutex<Part>>) -> Router {
     let version = json!({"slipway": env!("CARGO_PKG_VERSION"), "pid": 1, "engine": "28.5.1", "image": null});
     let setting = json!({"name": "machine.cpus", "value": "4", "set": true, "doc": "Virtual CPUs.",
         "expected": "a number", "needs_restart": true});
-    let (now, watch, start, reset) = (part.clone(), part.clone(), part.clone(), part);
+    let (now, watch, start, update, reset) = (part.clone(), part.clone(), part.clone(), part.clone(), part);
     let list = json!([setting]);
     Router::new()
         .route("/v1/version", get(async || Json(version)))
@@ -203,6 +203,34 @@ fn router(part: Arc<Mutex<Part>>) -> Router {
             get(async || {
                 let line = json!({"unix_ms": 1000, "unit": "agent", "line": "hello"});
                 Body::from(format!("{line}\n").repeat(50_000))
+            }),
+        )
+        .route(
+            "/v1/update/check",
+            post(async |Json(body): Json<Value>| -> Response {
+                if body["dir"].is_null() {
+                    let none = Problem::new(
+                        "update-none",
+                        "guest image 0.1 is in use, and none lies beside the program",
+                    );
+                    return (StatusCode::CONFLICT, Json(none)).into_response();
+                }
+                Json(json!({"from": "0.1", "to": {"version": "0.2", "dir": body["dir"]}, "declined": false}))
+                    .into_response()
+            }),
+        )
+        .route(
+            "/v1/update",
+            post(async move |Json(body): Json<Value>| -> Response {
+                let mut part = update.lock().expect("whole");
+                part.heard.push(("update".into(), body.clone()));
+                let state = part.watch.last().map_or(json!("stopped"), |last| last["state"].clone());
+                if state == "failed" {
+                    let problem = Problem::new("update-failed", "guest image 0.2 was not taken")
+                        .because("the guest panicked");
+                    return (StatusCode::INTERNAL_SERVER_ERROR, Json(problem)).into_response();
+                }
+                Json(json!({"from": "0.1", "to": "0.2", "state": state})).into_response()
             }),
         )
         .route("/v1/exec", post(exec))
@@ -303,6 +331,42 @@ async fn wrong_profiles_and_usage_are_told() {
     for shell in ["bash", "fish", "zsh"] {
         assert!(home.run(&["completion", shell]).await.1.contains("slipway"), "{shell}");
     }
+}
+
+#[tokio::test]
+async fn an_update_is_told_asked_for_and_shown() {
+    let home = Home::new();
+    let (code, out, err) = home.run(&["update", "--check"]).await;
+    assert_eq!((code, out.as_str()), (3, ""), "a script can tell: {err}");
+    assert_eq!(err, "there is no update: guest image 0.1 is in use, and none lies beside the program\n");
+    let dir = home.path("new");
+    let from = dir.to_str().expect("text");
+    let ready = format!("guest image 0.1 is in use; 0.2 is ready in `{from}`\n");
+    let (code, out, _) = home.run(&["update", "--from", from, "--check"]).await;
+    assert_eq!((code, out), (0, ready.clone()));
+    let (_, out, _) = home.run(&["update", "--from", from, "--check", "--json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&out).expect("JSON")["to"]["version"], "0.2");
+    assert!(home.heard("update").is_none(), "nothing was changed");
+
+    // A machine that runs is not restarted unasked.
+    home.say(status("running"), vec![status("stopping")]);
+    let (code, _, err) = home.run(&["update", "--from", from]).await;
+    assert!(code == 1 && err.contains("its containers are stopped") && err.contains("add `--yes`"), "{err}");
+    assert!(home.heard("update").is_none(), "nothing was changed");
+    home.say(status("running"), vec![status("stopping"), status("starting"), status("running")]);
+    let (code, _, err) = home.run(&["update", "--from", from, "--yes"]).await;
+    assert!(code == 0 && err.ends_with("the machine runs with guest image 0.2\n"), "{err}");
+    assert_eq!(home.heard("update").expect("asked")["dir"], json!(from));
+    home.say(status("running"), vec![status("stopping"), status("failed")]);
+    let (code, _, err) = home.run(&["update", "--from", from, "--yes"]).await;
+    assert!(code == 1 && err.contains("0.2 was not taken\ncaused by: the guest panicked"), "{err}");
+
+    // One that is stopped has nothing to lose.
+    home.say(status("stopped"), Vec::new());
+    let (code, out, err) = home.run(&["update", "--from", from, "--json"]).await;
+    let done: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &done["to"], &done["state"]), (0, &json!("0.2"), &json!("stopped")), "{err}");
+    assert!(err.ends_with("guest image 0.2 boots from the next start on\n"), "{err}");
 }
 
 #[tokio::test]

@@ -16,7 +16,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use slipway_api::{
     Bundle, ContextRequest, DaemonSeen, DiagnoseRequest, DiskTrim, DiskUsage, DockerSetup, DoctorReport,
     DoctorRequest, GuestImages, Holdings, ImageRequest, LogLine, LogQuery, MountRequest, Mounts, Port,
-    Problem, ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, UNITS, Version,
+    Problem, ResetRequest, Setting, SettingValue, StartRequest, Status, StopRequest, UNITS, Update,
+    UpdateRequest, Updated, Version,
     exec::{ExecRequest, UPGRADE},
     log_files,
     paths::Paths,
@@ -28,13 +29,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
-use crate::{Context, config, diagnose, doctor, exec, holdings, owner::Owner, setup};
+use crate::{Context, config, diagnose, doctor, exec, holdings, owner::Owner, setup, update::Updates};
 
 /// What every answer is made from.
 #[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) context: Arc<Context>,
     pub(crate) owner: Owner,
+    pub(crate) updates: Updates,
     pub(crate) quit: CancellationToken,
 }
 
@@ -74,6 +76,8 @@ fn router(app: App) -> Router {
         .route("/image", post(install_image))
         .route("/image/rollback", post(roll_back_image))
         .route("/images", get(images))
+        .route("/update", post(update))
+        .route("/update/check", post(check_update))
         .route("/mounts", get(mounts).post(add_mount))
         .route("/mounts/remove", post(remove_mount))
         .route("/exec", post(run))
@@ -95,7 +99,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         servers((url = "/v1")),
         paths(version, status, watch_status, start, stop, pause, resume, quit, settings, set, unset, logs, ports, watch_ports,
               use_context, examine, diagnose, holding, disk, trim_disk, resize_disk, reset,
-              install_image, roll_back_image, images, run, mounts, add_mount, remove_mount)
+              install_image, roll_back_image, images, update, check_update, run, mounts, add_mount, remove_mount)
     )]
     struct Document;
     Document::openapi()
@@ -117,9 +121,8 @@ impl IntoResponse for Refusal {
             "bad-request" | "disk-shrink" | "mount-path" | "settings-wrong" | "settings-too-much" => {
                 StatusCode::BAD_REQUEST
             }
-            "busy" | "machine-runs" | "not-running" | "image-key" | "image-no-previous" | "file-exists" => {
-                StatusCode::CONFLICT
-            }
+            "busy" | "machine-runs" | "not-running" | "image-key" | "image-no-previous" | "update-none"
+            | "file-exists" => StatusCode::CONFLICT,
             "daemon-ending" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -384,6 +387,16 @@ async fn roll_back_image(Shared(app): Shared<App>) -> Answer<String> {
 #[utoipa::path(get, path = "/images", responses((status = 200, body = GuestImages)))]
 async fn images(Shared(app): Shared<App>) -> Answer<GuestImages> {
     Ok(Json(blocking(move || crate::image::images(&app.context.paths)).await?))
+}
+
+#[utoipa::path(post, path = "/update", request_body = UpdateRequest, responses((status = 200, body = Updated), (status = 409, body = Problem)))]
+async fn update(Shared(app): Shared<App>, Asked(request): Asked<UpdateRequest>) -> Answer<Updated> {
+    Ok(Json(app.updates.update(request).await?))
+}
+
+#[utoipa::path(post, path = "/update/check", request_body = UpdateRequest, responses((status = 200, body = Update), (status = 409, body = Problem)))]
+async fn check_update(Shared(app): Shared<App>, Asked(request): Asked<UpdateRequest>) -> Answer<Update> {
+    Ok(Json(app.updates.examine(request.dir).await?))
 }
 
 #[utoipa::path(get, path = "/mounts", responses((status = 200, body = Mounts)))]

@@ -57,20 +57,32 @@ pub(crate) async fn boot(
     cancel: CancellationToken,
 ) -> Result<Live, Problem> {
     board.begin("image");
-    let (settings, manifest, guest) = {
+    let (settings, manifest, guest, kept) = {
         let (context, overrides) = (Arc::clone(&context), request.overrides);
         blocking(move || {
             let settings = config::with(&context.paths, &overrides)?;
             config::remember(&context.paths)?;
-            image::provide(&context.paths, &context.exe)?;
+            let provided = image::provide(&context.paths, &context.exe);
+            // A package's image that cannot be had is no reason not to boot the one that is there.
+            let kept = match provided {
+                Err(problem) if image::version(&context.paths).is_none() => return Err(problem),
+                provided => provided.err(),
+            };
             let manifest = image::check(&context.paths)?;
             let guest = image::processor(&manifest)?;
             prepare_disk(&context.paths.data_disk(), settings.disk.as_bytes())?;
-            Ok((settings, manifest, guest))
+            Ok((settings, manifest, guest, kept))
         })
         .await?
     };
     board.change(|status| status.image = Some(manifest.version.clone()));
+    if let Some(problem) = kept {
+        tracing::warn!(code = problem.code, causes = ?problem.causes, "the image beside the program is not taken");
+        let notice = format!(
+            "the guest image beside the program was not taken: {problem}; `slipway update --check` says more"
+        );
+        board.change(|status| status.notices.push(notice));
+    }
     board.end("image", PhaseState::Done, manifest.version.clone());
     if cancel.is_cancelled() {
         return Err(cancelled());

@@ -54,7 +54,7 @@ pub(crate) async fn attend(context: Arc<Context>, board: Board, mut inside: watc
             tokio::select! {
                 // The sender lives in the context, which this holds.
                 _ = settings.changed() => {}
-                Ok(()) = files.changed() => while let Ok(Ok(())) = timeout(SETTLE, files.changed()).await {},
+                () = settled(&mut files) => {}
                 lives = async { inside.wait_for(|inside| inside.agent.is_none()).await.is_ok() } => match lives {
                     true => break,
                     false => return,
@@ -118,8 +118,16 @@ pub(crate) async fn read_settings(context: &Arc<Context>) -> Option<Settings> {
     tokio::task::spawn_blocking(move || config::with(&context.paths, &[]).ok()).await.ok().flatten()
 }
 
+/// Ready when something changed and all is quiet again; never when nothing is watched any more.
+pub(crate) async fn settled(files: &mut watch::Receiver<()>) {
+    if files.changed().await.is_err() {
+        return std::future::pending().await;
+    }
+    while let Ok(Ok(())) = timeout(SETTLE, files.changed()).await {}
+}
+
 /// Has changes at these places told. A place that is not there is looked for in the folder that is.
-fn watch_files(places: Vec<PathBuf>, tell: watch::Sender<()>) -> Option<RecommendedWatcher> {
+pub(crate) fn watch_files(places: Vec<PathBuf>, tell: watch::Sender<()>) -> Option<RecommendedWatcher> {
     let wanted = places.clone();
     let concerns = move |path: &PathBuf| wanted.iter().any(|w| path.starts_with(w) || w.starts_with(path));
     let changed = move |event: notify::Result<notify::Event>| {
@@ -130,8 +138,9 @@ fn watch_files(places: Vec<PathBuf>, tell: watch::Sender<()>) -> Option<Recommen
             tell.send_replace(());
         }
     };
-    let watcher = notify::recommended_watcher(changed)
-        .inspect_err(|error| tracing::warn!(%error, "certificates are read at each start only"));
+    let watcher = notify::recommended_watcher(changed).inspect_err(
+        |error| tracing::warn!(%error, "files are not watched: they are read at each start only"),
+    );
     let mut watcher = watcher.ok()?;
     for place in places {
         // A file's folder, because files are replaced and not changed.
@@ -143,7 +152,7 @@ fn watch_files(places: Vec<PathBuf>, tell: watch::Sender<()>) -> Option<Recommen
         if let Some(folder) = folder
             && let Err(error) = watcher.watch(folder, mode)
         {
-            tracing::warn!(%error, folder = %folder.display(), "certificates are read at each start only");
+            tracing::warn!(%error, folder = %folder.display(), "not watched: it is read at each start only");
         }
     }
     Some(watcher)

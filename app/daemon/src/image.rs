@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use slipway_api::{GuestImage, GuestImages, ImageRequest, Problem, paths::Paths};
+use slipway_api::{GuestImage, GuestImages, ImageRequest, Problem, Update, paths::Paths};
 use slipway_manifest::{MANIFEST, Manifest, SIGNATURE, VerifyError, verify, verify_bootable};
 use slipway_vm::GuestArch;
 
@@ -30,7 +30,7 @@ fn previous(paths: &Paths) -> PathBuf {
     paths.image_dir().with_extension("previous")
 }
 
-/// The manifest of the image that the person went back from.
+/// The manifest of the image that the person went back from, or chose another instead of.
 fn declined(paths: &Paths) -> PathBuf {
     paths.root().join("image.declined")
 }
@@ -49,10 +49,14 @@ fn io_problem(act: &str, path: &Path, error: &io::Error) -> Problem {
     Problem::new("image-install", format!("failed to {act} `{}`", path.display())).because(error.to_string())
 }
 
+/// Where a package puts an image beside the program.
+pub(crate) fn package(exe: &Path) -> Option<PathBuf> {
+    Some(exe.parent()?.parent()?.join("share/slipway/image"))
+}
+
 /// The image that a package brought along with the program.
 pub(crate) fn packaged(exe: &Path) -> Option<PathBuf> {
-    let dir = exe.parent()?.parent()?.join("share/slipway/image");
-    dir.join(MANIFEST).is_file().then_some(dir)
+    package(exe).filter(|dir| dir.join(MANIFEST).is_file())
 }
 
 /// Installs the image of the package that `exe` is from: where there is none, or another one that the same key signed, as
@@ -73,6 +77,49 @@ pub(crate) fn provide(paths: &Paths, exe: &Path) -> Result<(), Problem> {
         install(paths, &ImageRequest { dir, trust_key: installed.is_none() })?;
     }
     Ok(())
+}
+
+/// The image that the package brought, where it is another than the installed one and signed by the same key; unchecked, for a
+/// status. Blocks.
+pub(crate) fn ready(paths: &Paths, exe: &Path) -> Option<Update> {
+    let dir = packaged(exe)?;
+    let pin = std::fs::read_to_string(pinned(paths)).ok()?;
+    let key = std::fs::read_to_string(dir.join(KEY)).ok()?;
+    let other = (key.trim() == pin.trim()).then(|| another(paths, &dir))??;
+    Some(update(paths, dir, other))
+}
+
+/// Checks an image that is to take the place of the installed one: that in `dir`, or the package's. Reads all of it. Blocks.
+pub(crate) fn examine(paths: &Paths, exe: &Path, dir: Option<PathBuf>) -> Result<Update, Problem> {
+    let none = |what: String| {
+        Problem::new("update-none", what)
+            .hint("newer images come with newer packages; `slipway update --from DIR` takes another")
+    };
+    let in_use = version(paths)
+        .map_or_else(|| "no guest image is installed".into(), |v| format!("guest image {v} is in use"));
+    let Some(dir) = dir.or_else(|| packaged(exe)) else {
+        return Err(none(format!("{in_use}, and none lies beside the program")));
+    };
+    let key = trusted(paths, &dir, false)?;
+    let manifest = verify(&dir, &key).map_err(|error| damaged(&error))?;
+    processor(&manifest)?;
+    match another(paths, &dir) {
+        Some(other) => Ok(update(paths, dir, other)),
+        None => Err(none(format!("{in_use}, and that in `{}` is the same", dir.display()))),
+    }
+}
+
+/// The manifest in `dir`, where it is not the installed one's.
+fn another(paths: &Paths, dir: &Path) -> Option<Vec<u8>> {
+    let manifest = std::fs::read(dir.join(MANIFEST)).ok()?;
+    let installed = std::fs::read(paths.image_dir().join(MANIFEST)).ok();
+    (installed.as_ref() != Some(&manifest)).then_some(manifest)
+}
+
+fn update(paths: &Paths, dir: PathBuf, manifest: Vec<u8>) -> Update {
+    let declined = std::fs::read(declined(paths)).is_ok_and(|declined| declined == manifest);
+    let version = version_in(&dir).unwrap_or_default();
+    Update { from: self::version(paths), to: GuestImage { version, dir }, declined }
 }
 
 /// Checks what of the installed image is booted. Blocks for as long as reading it takes.
@@ -195,9 +242,8 @@ fn exchange(from: &Path, to: &Path) -> Result<(), Problem> {
     done.map_err(|error| io_problem("put back", from, &error))
 }
 
-/// Checks the image in a folder and puts it in place of the installed one, whole or not at all. Blocks.
-pub(crate) fn install(paths: &Paths, request: &ImageRequest) -> Result<Manifest, Problem> {
-    let from = &request.dir;
+/// The key of the image in `from`: the pinned one, or one that is trusted from now on.
+fn trusted(paths: &Paths, from: &Path, any: bool) -> Result<String, Problem> {
     let key_file = from.join(KEY);
     let key = std::fs::read_to_string(&key_file).map_err(|error| {
         io_problem("read", &key_file, &error)
@@ -205,7 +251,7 @@ pub(crate) fn install(paths: &Paths, request: &ImageRequest) -> Result<Manifest,
     })?;
     let pin = pinned(paths);
     match std::fs::read_to_string(&pin) {
-        Ok(known) if known.trim() != key.trim() && !request.trust_key => {
+        Ok(known) if known.trim() != key.trim() && !any => {
             return Err(Problem::new(
                 "image-key",
                 "the image was signed with another key than the installed one",
@@ -217,6 +263,24 @@ pub(crate) fn install(paths: &Paths, request: &ImageRequest) -> Result<Manifest,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_problem("read", &pin, &error)),
     }
+    Ok(key)
+}
+
+/// Installs what the person chose. The package's image does not take its place at the next start; that of the next package may.
+/// Blocks.
+pub(crate) fn install_chosen(paths: &Paths, exe: &Path, request: &ImageRequest) -> Result<Manifest, Problem> {
+    let manifest = install(paths, request)?;
+    if let Some(other) = packaged(exe).and_then(|dir| another(paths, &dir)) {
+        let file = declined(paths);
+        slipway_settings::file::replace(&file, &other).map_err(|error| io_problem("write", &file, &error))?;
+    }
+    Ok(manifest)
+}
+
+/// Checks the image in a folder and puts it in place of the installed one, whole or not at all. Blocks.
+pub(crate) fn install(paths: &Paths, request: &ImageRequest) -> Result<Manifest, Problem> {
+    let from = &request.dir;
+    let key = trusted(paths, from, request.trust_key)?;
     let manifest = verify(from, &key).map_err(|error| damaged(&error))?;
     let target = paths.image_dir();
     let aside = target.with_extension("new");
@@ -246,6 +310,7 @@ pub(crate) fn install(paths: &Paths, request: &ImageRequest) -> Result<Manifest,
     }
     // What is installed is what the person, or a new package, wants now.
     let _ = std::fs::remove_file(declined(paths));
+    let pin = pinned(paths);
     slipway_settings::file::replace(&pin, key.as_bytes())
         .map_err(|error| io_problem("write", &pin, &error))?;
     Ok(manifest)
@@ -279,7 +344,12 @@ mod tests {
         let sha256 = <sha2::Sha256 as sha2::Digest>::digest(version);
         let sha256 = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
         let part = Part { name: "kernel".into(), size: version.len() as u64, sha256 };
-        let manifest = Manifest { version: version.into(), parts: vec![part], ..Manifest::default() };
+        let manifest = Manifest {
+            version: version.into(),
+            arch: "amd64".into(),
+            parts: vec![part],
+            ..Manifest::default()
+        };
         let json = serde_json::to_vec(&manifest).expect("json");
         let signature = minisign::sign(Some(pk), sk, json.as_slice(), None, None).expect("signs");
         std::fs::write(dir.join(MANIFEST), json).expect("manifest");
@@ -402,5 +472,73 @@ mod tests {
         are(&paths, "3", Some("1"));
         provided("2");
         are(&paths, "2", Some("3"));
+    }
+
+    /// A program with `version` beside it, and what is there of an update to it.
+    fn packed(root: &Path, version: &str, key: &KeyPair) -> PathBuf {
+        let share = root.join("usr/share/slipway/image");
+        let _ = std::fs::remove_dir_all(&share);
+        built(share, version, key);
+        root.join("usr/bin/slipway")
+    }
+
+    #[test]
+    fn an_update_is_the_other_image_beside_the_program() {
+        let (kept, paths) = home();
+        let (ours, theirs) = (key(), key());
+        let exe = packed(kept.path(), "1", &ours);
+        let told =
+            |exe: &Path| ready(&paths, exe).map(|u| (u.from.unwrap_or_default(), u.to.version, u.declined));
+        let both = |from: &str, to: &str, declined: bool| Some((from.to_owned(), to.to_owned(), declined));
+        assert_eq!(told(&exe), None, "the next start takes it by itself");
+        provide(&paths, &exe).expect("provided");
+        assert_eq!(told(&exe), None, "it is in use");
+        assert_eq!(examine(&paths, &exe, None).expect_err("the same").code, "update-none");
+        packed(kept.path(), "2", &ours);
+        assert_eq!(told(&exe), both("1", "2", false));
+        let update = examine(&paths, &exe, None).expect("whole");
+        assert_eq!((update.to.version.as_str(), update.declined), ("2", false));
+        install_chosen(&paths, &exe, &ImageRequest { dir: update.to.dir, trust_key: false })
+            .expect("installed");
+        assert_eq!(told(&exe), None);
+        roll_back(&paths).expect("went back");
+        assert_eq!(told(&exe), both("1", "2", true));
+        // Another's is not offered, and not taken when it is asked for.
+        packed(kept.path(), "3", &theirs);
+        assert_eq!(told(&exe), None);
+        assert_eq!(examine(&paths, &exe, None).expect_err("another's").code, "image-key");
+        let elsewhere = kept.path().join("usr/local/bin/slipway");
+        assert_eq!(examine(&paths, &elsewhere, None).expect_err("nothing there").code, "update-none");
+        are(&paths, "1", Some("2"));
+    }
+
+    #[test]
+    fn a_damaged_update_is_found_before_anything_is_done() {
+        let (kept, paths) = home();
+        let key = key();
+        let exe = packed(kept.path(), "1", &key);
+        provide(&paths, &exe).expect("provided");
+        packed(kept.path(), "2", &key);
+        std::fs::write(kept.path().join("usr/share/slipway/image/kernel"), "x").expect("written");
+        assert_eq!(examine(&paths, &exe, None).expect_err("damaged").code, "image-damaged");
+        are(&paths, "1", None);
+    }
+
+    #[test]
+    fn what_the_person_chose_stays_until_the_next_package() {
+        let (kept, paths) = home();
+        let key = key();
+        let exe = packed(kept.path(), "1", &key);
+        provide(&paths, &exe).expect("provided");
+        let own = built(kept.path().join("own"), "own", &key);
+        let update = examine(&paths, &exe, Some(own)).expect("whole");
+        install_chosen(&paths, &exe, &ImageRequest { dir: update.to.dir, trust_key: false })
+            .expect("installed");
+        provide(&paths, &exe).expect("nothing to do");
+        are(&paths, "own", Some("1"));
+        assert!(ready(&paths, &exe).is_some_and(|update| update.declined));
+        packed(kept.path(), "2", &key);
+        provide(&paths, &exe).expect("provided");
+        are(&paths, "2", Some("own"));
     }
 }

@@ -33,6 +33,7 @@ mod ports;
 mod redact;
 mod setup;
 mod shares;
+mod update;
 
 use std::{
     fs::{File, TryLockError},
@@ -152,7 +153,9 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
     std::fs::set_permissions(&api_path, mode).map_err(file("protect", &api_path))?;
     tasks.spawn(relay.run(gate_seen, stop.clone()));
-    tasks.spawn(api::serve(listener, api::App { context, owner, quit: stop.clone() }, stop.clone()));
+    let updates = update::Updates::new(Arc::clone(&context), owner.clone(), tasks.clone(), stop.clone());
+    let app = api::App { context, owner, updates, quit: stop.clone() };
+    tasks.spawn(api::serve(listener, app, stop.clone()));
     tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "the daemon is up");
     tokio::select! {
         _ = terminate.recv() => {}

@@ -23,6 +23,7 @@ use crate::{
     boot::{self, Live},
     config, holdings, image, logs,
     policy::{self, Ask, Event, Verdict},
+    update,
 };
 
 /// How long a shim that holds its lock may take to listen.
@@ -123,6 +124,7 @@ pub(crate) fn spawn(
         docker: None,
         running_since: None,
         pending_settings: Vec::new(),
+        update: None,
     };
     let board = Board::new(status);
     let (commands, asked) = mpsc::channel(32);
@@ -137,6 +139,7 @@ pub(crate) fn spawn(
         work: JoinSet::new(),
         cancel: CancellationToken::new(),
     };
+    tasks.spawn(update::attend(Arc::clone(&task.context), task.board.clone(), stop.clone()));
     tasks.spawn(task.run(asked, stop));
     owner
 }
@@ -333,7 +336,7 @@ impl Task {
     async fn install(&mut self, request: Option<ImageRequest>) -> Result<String, Problem> {
         let context = Arc::clone(&self.context);
         let installed = tokio::task::spawn_blocking(move || match request {
-            Some(request) => image::install(&context.paths, &request),
+            Some(request) => image::install_chosen(&context.paths, &context.exe, &request),
             None => image::roll_back(&context.paths),
         })
         .await;

@@ -420,6 +420,38 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/update": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["update"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/update/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["check_update"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/version": {
         parameters: {
             query?: never;
@@ -862,6 +894,7 @@ export interface components {
             socket: string;
             /** @description Where it is. */
             state: components["schemas"]["State"];
+            update?: components["schemas"]["Update"] | null;
         };
         /** @description How to stop. */
         StopRequest: {
@@ -872,6 +905,31 @@ export interface components {
              * @description Seconds that containers get; none: the setting.
              */
             timeout_s?: number | null;
+        };
+        /** @description A guest image that can take the place of the one in use. */
+        Update: {
+            /** @description No start takes it by itself: the person went back from it, or it did not boot. */
+            declined?: boolean;
+            /** @description Version of the one in use; none where there is none. */
+            from?: string | null;
+            /** @description The other one. */
+            to: components["schemas"]["GuestImage"];
+        };
+        /** @description Which image is to take the place of the one in use. */
+        UpdateRequest: {
+            /** @description Folder that the image builder wrote; none: the one beside the program. */
+            dir?: string | null;
+            /** @description The folder of the caller's docker configuration; none: leave `docker` alone. */
+            docker_config?: string | null;
+        };
+        /** @description An image that was put in its place. */
+        Updated: {
+            /** @description Version of the one that was in use. */
+            from?: string | null;
+            /** @description How the machine is: stopped, if it was so before. */
+            state: components["schemas"]["State"];
+            /** @description Version of the one that is now. */
+            to: string;
         };
         /** @description Who answers. */
         Version: {
@@ -1596,6 +1654,68 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Status"];
+                };
+            };
+        };
+    };
+    update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Updated"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    check_update: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateRequest"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Update"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
                 };
             };
         };

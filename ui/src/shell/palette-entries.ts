@@ -1,6 +1,7 @@
 // What the palette reaches: screens, the machine, and every object with what can be done to it.
 import type { Component } from "svelte";
 import FileDown from "@lucide/svelte/icons/file-down";
+import PackageCheck from "@lucide/svelte/icons/package-check";
 import Pause from "@lucide/svelte/icons/pause";
 import Play from "@lucide/svelte/icons/play";
 import Power from "@lucide/svelte/icons/power";
@@ -18,7 +19,7 @@ import { machine } from "../state/machine.svelte";
 import { route, SCREENS } from "../state/route.svelte";
 import { actOn } from "../screens/containers/acts";
 import { saveDiagnostics } from "../screens/troubleshoot/doctor";
-import { confirmRestart, confirmStop } from "./machine-acts";
+import { confirmRestart, confirmStop, confirmUpdate } from "./machine-acts";
 import { t } from "../texts";
 import { icons } from "./nav";
 
@@ -52,6 +53,7 @@ function machineActs(): Entry[] {
   const group = t.palette.actions;
   const state = machine.status?.state;
   const up = state === "running" || state === "degraded";
+  const update = machine.status?.update;
   const entry = (id: string, title: string, icon: Entry["icon"], run: () => void): Entry => ({ id, group, title, icon, run });
   return [
     ...(up
@@ -66,6 +68,7 @@ function machineActs(): Entry[] {
             entry("machine/stop", t.troubleshoot.stop, Power, () => void confirmStop()),
           ]
         : [entry("machine/start", t.machine.startSlipway, Power, () => void machine.start())]),
+    ...(update && !update.declined ? [entry("machine/update", t.settings.imageUpdateOpen, PackageCheck, () => void confirmUpdate(update))] : []),
     entry("machine/checks", t.troubleshoot.checks.open, Stethoscope, () => route.go("troubleshoot", "checks")),
     entry("machine/diagnose", t.troubleshoot.checks.save, FileDown, () => void saveDiagnostics()),
     entry("machine/logs", t.machine.showLogs, ScrollText, () => route.go("troubleshoot", "logs")),

@@ -10,6 +10,8 @@ class Machine {
   /** Why the last start or stop was refused. */
   refused = $state.raw<Problem | null>(null);
   busy = $state(false);
+  /** Another guest image is on its way in. */
+  updating = $state(false);
   platform = $state.raw<Platform | null>(null);
 
   /** Whether the engine can be asked. */

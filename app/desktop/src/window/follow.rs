@@ -158,6 +158,11 @@ fn told(app: &AppHandle, before: Option<&Status>, now: &Status) {
         }
         _ => {}
     }
+    if let Some(update) = tray::news(now)
+        && tray::news(before).is_none_or(|known| known.to != update.to)
+    {
+        tell(app, "An update is ready", &format!("Guest image {}: Settings, Guest image", update.to.version));
+    }
     for notice in now.notices.iter().filter(|notice| !before.notices.contains(notice)) {
         tell(app, "Slipway", notice);
     }

@@ -1,7 +1,7 @@
 //! What the menu says, as a value: made from the picture alone, so that it can be tested without a tray.
 
 use serde::{Deserialize, Serialize};
-use slipway_api::{State, Status};
+use slipway_api::{State, Status, Update};
 
 use crate::window::follow::{Container, Picture};
 
@@ -86,6 +86,12 @@ pub(super) fn menu(picture: &Picture) -> Vec<Item> {
         status.into_iter().flat_map(|s| &s.notices).map(|notice| Item::Line(short(&format!("! {notice}")))),
     );
     items.extend(picture.short.map(|left| Item::Line(format!("! {}", left_line(left)))));
+    if let Some(update) = status.and_then(news) {
+        items.push(act(
+            short(&format!("Update to guest image {} …", update.to.version)),
+            page("#/settings/image"),
+        ));
+    }
     items.push(Item::Separator);
     items.push(act("Open Slipway", Action::Open { page: None }));
     match status.map(|s| s.state) {
@@ -136,6 +142,11 @@ pub(super) fn menu(picture: &Picture) -> Vec<Item> {
         _ => items.push(act("Quit", Action::Quit { stop: false })),
     }
     items
+}
+
+/// The update that a person should hear of: a start takes it by itself, and what they went back from is no news to them.
+pub(in crate::window) fn news(status: &Status) -> Option<&Update> {
+    status.update.as_ref().filter(|update| !update.declined && status.machine.is_some())
 }
 
 fn state_line(status: Option<&Status>) -> String {
@@ -324,6 +335,20 @@ mod tests {
     fn little_room_is_said_at_the_top() {
         let full = Picture { short: Some(700 << 20), ..picture("running", json!([])) };
         assert_eq!(texts(&menu(&full))[2], "! Only 700 MiB are free for the data disk");
+    }
+
+    #[test]
+    fn an_update_leads_to_where_it_is_taken() {
+        let mut picture = picture("running", json!([]));
+        let update = |declined: bool| json!({ "from": "0.1", "to": { "version": "0.2", "dir": "/usr/share/slipway/image" }, "declined": declined });
+        let mut told = |update: serde_json::Value| {
+            picture.status.as_mut().expect("a status").update = Some(from_value(update).expect("an update"));
+            menu(&picture)[2].clone()
+        };
+        assert_eq!(told(update(false)), act("Update to guest image 0.2 …", page("#/settings/image")));
+        assert_eq!(told(update(true)), Item::Separator);
+        picture.status.as_mut().expect("a status").machine = None;
+        assert_eq!(menu(&picture)[2], Item::Separator, "the next start takes it");
     }
 
     #[test]
