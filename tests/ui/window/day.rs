@@ -259,6 +259,19 @@ fn tray(day: &mut Day) {
     eventually("the menu has it no longer", SOON, || {
         (!day.panel.entries().iter().any(|e| e.label == "talker")).then_some(())
     });
+    let running = day.panel.icon();
+    day.panel.choose(&["Pause"]);
+    day.panel.wait_entry("Paused", SOON);
+    eventually("the icon has the form of a paused machine", SOON, || {
+        let icon = day.panel.icon();
+        (icon.starts_with(b"\x89PNG") && icon != running).then_some(())
+    });
+    assert_eq!(day.home.status()["state"], "paused", "and so says the CLI");
+    day.driver.wait_text("The machine is paused", SOON);
+    day.pictures("paused");
+    day.panel.choose(&["Resume"]);
+    day.panel.wait_entry("Running", SOON * 2);
+    eventually("the icon has its form again", SOON, || (day.panel.icon() == running).then_some(()));
     day.panel.choose(&["Settings"]);
     day.driver.wait_text("Resources", SOON);
     day.pictures("settings");
