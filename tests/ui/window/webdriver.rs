@@ -161,8 +161,10 @@ impl Driver {
 
     /// A picture of the window, after what is on its way has been drawn.
     pub(crate) fn screenshot(&self, name: &str) {
-        let drawn =
-            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done(1)))";
+        // What changes its colour by and by has its last one.
+        let drawn = "const done = arguments[0]; requestAnimationFrame(() => { \
+                     document.getAnimations().filter((a) => a instanceof CSSTransition).forEach((a) => a.finish()); \
+                     requestAnimationFrame(() => requestAnimationFrame(() => done(1))) })";
         self.script_async(drawn, json!([]));
         let picture = self.on_session("GET", "/screenshot", None);
         let Some(base64) = picture.as_str() else { panic!("no picture: {picture}") };
