@@ -25,6 +25,7 @@ fn window() {
         "bridge_close",
         "bridge_upload",
         "bridge_download",
+        "bridge_rebuild",
         "choose_file",
         "choose_save_file",
         "choose_folder",

@@ -71,6 +71,19 @@ async function answer(target, request, response) {
     response.writeHead(200, { "content-type": "text/plain" });
     return response.end(await target.buildHistory(body.verb, body.reference));
   }
+  if (pathname === "/bridge/rebuild") {
+    response.writeHead(200, { "content-type": "application/x-ndjson" });
+    const line = (value) => !response.destroyed && response.write(`${JSON.stringify(value)}\n`);
+    const gone = new AbortController();
+    response.on("close", () => gone.abort());
+    try {
+      await target.rebuild(body, (chunk) => line({ chunk }), gone.signal);
+      line({ done: true });
+    } catch (error) {
+      line({ error: { code: error.code ?? "buildx-refused", message: error.message, causes: error.causes } });
+    }
+    return response.end();
+  }
   if (pathname === "/bridge/start-daemon") return json(200, await target.startDaemon?.());
   if (pathname === "/bridge/upload" || pathname === "/bridge/download") {
     response.writeHead(200, { "content-type": "application/x-ndjson" });

@@ -419,6 +419,35 @@ onPage("a failed build shows its error at its line, and what the failed step sai
   assert.equal(await page.getByRole("region", { name: "Steps" }).getByText("Cached").count(), 3);
 });
 
+onPage("a build is done again, shown as it goes, cancelled, and refused with its reason", { hash: "/builds", script: { rebuildSteps: 600 } }, async ({ page, target }) => {
+  const [, id] = target.builds[0].ref.match(/([^/]+)$/);
+  const dialog = page.getByRole("dialog");
+  const again = async (tag) => {
+    await page.evaluate((hash) => (location.hash = hash), `/builds/${id}`);
+    await page.getByRole("button", { name: "Build again" }).click();
+    await dialog.getByLabel("Name of the image").fill(tag);
+    await dialog.getByRole("button", { name: "Start the build" }).click();
+  };
+  await again("shop/api:again");
+  assert.deepEqual(target.acts.at(-1).body, { reference: id, tag: "shop/api:again" });
+  // The step that runs is open, with its last words.
+  await page.getByText("made 3").waitFor();
+  await page.getByRole("button", { name: "Cancel", exact: true }).click();
+  await page.getByRole("status").getByText("The build was cancelled").waitFor();
+  // It goes on when nobody looks.
+  target.rebuildSteps = 20;
+  await again("");
+  assert.equal(target.acts.at(-1).body.tag, null);
+  await page.getByRole("button", { name: "Close details" }).click();
+  await page.getByRole("row").filter({ hasText: "done again" }).waitFor();
+  target.rebuildError = "process \"make\" did not complete successfully: exit code: 2";
+  await again("");
+  await page.getByRole("alert").getByText("exit code: 2").waitFor();
+  target.rebuildRefused = "its context was piped into docker, and nobody kept it";
+  await again("");
+  await page.getByRole("alert").getByText("its context was piped into docker").waitFor();
+});
+
 /** Frames that came late while a list was scrolled from end to end: more than two of the display's own. */
 async function scroll(page, selector) {
   return page.evaluate(async (selector) => {

@@ -45,6 +45,23 @@ export class Scripted {
     return verb === "logs" ? JSON.stringify(build.status === "Error" ? this.failedSteps : this.buildSteps) : "";
   }
 
+  /** BuildKit's lines for a build that is done again: a step that says something now and then, `rebuildSteps` times. */
+  async rebuild({ reference, tag }, tell, signal) {
+    this.acts.push({ which: "bridge", path: "/rebuild", body: { reference, tag } });
+    if (this.rebuildRefused) throw Object.assign(NO(502, "this build cannot be done again"), { code: "rebuild-refused", causes: [this.rebuildRefused] });
+    const said = (value) => tell(`${JSON.stringify(value)}\n`);
+    const step = { digest: "sha256:again", name: "[2/2] RUN make", started: new Date().toISOString() };
+    said({ vertexes: [{ ...step }] });
+    for (let i = 1; i <= this.rebuildSteps && !signal.aborted; i++) {
+      said({ logs: [{ vertex: step.digest, data: Buffer.from(`made ${i}\n`).toString("base64") }] });
+      await new Promise((later) => setTimeout(later, 50));
+    }
+    if (signal.aborted) return;
+    said({ vertexes: [{ ...step, completed: new Date().toISOString(), error: this.rebuildError }] });
+    if (this.rebuildError) throw Object.assign(NO(502, this.rebuildError), { code: "buildx-refused" });
+    this.builds.unshift({ ...this.builds[0], ref: `default/default/${"b".repeat(25)}`, name: "done again" });
+  }
+
   #find(id) {
     const found = this.containers.find((c) => c.Id === id || c.Names[0] === `/${id}` || c.Id.startsWith(id));
     if (!found) throw NO(404, `No such container: ${id}`);

@@ -55,6 +55,14 @@ impl Bridge {
             (_, Some(id)) if is_id(id) => words.push(id),
             _ => return Err(Problem::new("bad-request", "the build is not named")),
         }
+        let mut command = self.buildx().await?;
+        command.arg("history").args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let patience = if verb == HistoryVerb::Logs { TELLING } else { PATIENCE };
+        run(command.kill_on_drop(true), verb, patience).await
+    }
+
+    /// Docker's buildx on this machine's builder.
+    pub(crate) async fn buildx(&self) -> Result<Command, Problem> {
         let docker = docker(self.tools()).ok_or_else(|| {
             Problem::new("docker-missing", "there is no docker client on this computer")
                 .hint("`slipway config set docker.install-cli true`, then `slipway restart`")
@@ -74,9 +82,9 @@ impl Bridge {
                 command.args(["buildx", "--builder", "default"]);
             }
         }
-        command.arg("history").args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let patience = if verb == HistoryVerb::Logs { TELLING } else { PATIENCE };
-        run(command.kill_on_drop(true), verb, patience).await
+        // What lies below the folder that buildx runs in, it tells relative to that. Nobody builds from here.
+        command.current_dir("/dev");
+        Ok(command)
     }
 }
 
@@ -114,7 +122,7 @@ async fn read(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) {
 }
 
 /// The last line that is no step, without the word that it begins with.
-fn refusal(complained: &str) -> Problem {
+pub(crate) fn refusal(complained: &str) -> Problem {
     if complained.contains("is not a docker command") || complained.contains("unknown command") {
         return Problem::new("buildx-missing", "docker has no buildx that keeps a history of builds")
             .hint("buildx 0.20 or newer has one");

@@ -15,6 +15,7 @@ pub mod daemon;
 mod exchange;
 mod history;
 pub mod platform;
+mod rebuild;
 pub mod serve;
 mod transfer;
 #[cfg(feature = "window")]
@@ -22,6 +23,7 @@ mod window;
 
 pub use exchange::Answered;
 pub use history::HistoryVerb;
+pub use rebuild::Rebuild;
 pub use transfer::Transfer;
 #[cfg(feature = "window")]
 pub use window::run;

@@ -30,7 +30,7 @@ use slipway_api::Problem;
 use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
-    HistoryVerb, Transfer,
+    HistoryVerb, Rebuild, Transfer,
     bridge::{Ask, Bridge, Target},
     daemon,
     platform::Platform,
@@ -119,6 +119,7 @@ impl Server {
             .route("/bridge/download", post(download))
             .route("/bridge/start-daemon", post(start_daemon))
             .route("/bridge/build-history", post(build_history))
+            .route("/bridge/rebuild", post(rebuild))
             .route("/bridge/platform", post(platform))
             .route("/bridge/autostart", post(|| async { Json(()) }))
             .route("/bridge/control/{*path}", any(forward))
@@ -213,6 +214,10 @@ async fn download(State(app): State<Arc<App>>, Query(copy): Query<Copy>) -> Resp
     told(move |tell| async move {
         app.bridge.download(&copy.path, &copy.file, |t: Transfer| drop(tell.send(line(&t)))).await
     })
+}
+
+async fn rebuild(State(app): State<Arc<App>>, Json(asked): Json<Rebuild>) -> Response {
+    told(move |tell| async move { app.bridge.rebuild(&asked, |t: Transfer| drop(tell.send(line(&t)))).await })
 }
 
 type Tell = mpsc::UnboundedSender<Bytes>;

@@ -191,13 +191,13 @@ fn body_of(source: File, sent: Arc<AtomicU64>) -> Body {
 
 /// The engine's answer in whole lines. An answer that began well says in a line of its own that it failed.
 #[derive(Default)]
-struct Lines {
+pub(crate) struct Lines {
     pending: Vec<u8>,
     error: Option<String>,
 }
 
 impl Lines {
-    fn push(&mut self, data: &[u8], on: &mut dyn FnMut(Transfer)) {
+    pub(crate) fn push(&mut self, data: &[u8], on: &mut dyn FnMut(Transfer)) {
         self.pending.extend_from_slice(data);
         let whole = match self.pending.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => end + 1,
@@ -207,7 +207,7 @@ impl Lines {
         self.tell(whole, on);
     }
 
-    fn end(mut self, on: &mut dyn FnMut(Transfer)) -> Result<(), Problem> {
+    pub(crate) fn end(mut self, on: &mut dyn FnMut(Transfer)) -> Result<(), Problem> {
         self.tell(self.pending.len(), on);
         match self.error {
             Some(error) => Err(Problem::new("engine-refused", error)),

@@ -77,6 +77,7 @@ pub fn run(bridge: Bridge, profile: String, minimized: bool) -> Result<(), Box<d
             commands::bridge_close,
             commands::bridge_upload,
             commands::bridge_download,
+            commands::bridge_rebuild,
             commands::choose_file,
             commands::choose_save_file,
             commands::choose_folder,

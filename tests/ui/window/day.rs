@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Named] = &[
     ("window_a_terminal_is_typed_into", terminal),
     ("window_an_image_is_loaded_from_a_file", image),
     ("window_builds_are_told_with_their_steps_and_their_error", builds),
+    ("window_a_build_is_done_again_and_can_be_cancelled", build_again),
     ("window_every_screen_is_pictured_in_both_themes", screens),
     ("window_the_tray_shows_and_acts", tray),
     ("window_the_pages_work_through_the_http_door_in_chromium", crate::pages::real),
@@ -203,6 +204,61 @@ fn builds(day: &mut Day) {
     open("Done");
     driver.wait_text("RUN echo said by a step", SOON);
     day.pictures("build-done");
+}
+
+/// Finds what the builds before have left.
+fn build_again(day: &mut Day) {
+    let driver = &day.driver;
+    let dockerfile = day.home.path().join("good/Dockerfile");
+    let made = || day.home.docker(["image", "inspect", "-f", "{{.Id}}", "good"]).run().ok().text();
+    let before = made();
+    let open = |name: &str| {
+        driver.go("#/builds");
+        driver.wait_text(name, SOON);
+        driver.script(
+            "[...document.querySelectorAll('[role=row]')].find((row) => row.getAttribute('aria-label')?.startsWith(arguments[0])).click()",
+            serde_json::json!([name]),
+        );
+    };
+    std::fs::write(&dockerfile, "FROM box\nRUN echo said by another step; echo now > /when\n")
+        .expect("written");
+    open("good");
+    driver.click("Build again");
+    driver.wait_text("Name of the image", SOON);
+    // Of the image that it made, which is there under this name.
+    let named = driver.script("return document.querySelector('.dialog input').value", serde_json::json!([]));
+    assert_eq!(named, "good:latest");
+    driver.click("Start the build");
+    driver.wait_text("RUN echo said by another step", SOON);
+    driver.wait_text("Built", BOOT);
+    assert_ne!(made(), before, "there is another image under its name");
+    day.pictures("build-again");
+
+    std::fs::write(&dockerfile, "FROM box\nRUN echo for ever; exec sleep 6000\n").expect("written");
+    open("good");
+    driver.click("Build again");
+    driver.wait_text("Name of the image", SOON);
+    driver.click("Start the build");
+    // What the step that goes on says is in sight.
+    driver.wait_text("for ever", SOON * 2);
+    driver.click("Cancel");
+    driver.wait_text("The build was cancelled", SOON);
+    eventually("the engine ends it", SOON, || {
+        // The newest; the list has no word of its own for it.
+        let newest = ["buildx", "history", "inspect", "--format", "json"];
+        day.home.docker(newest).run().ok().text().contains(r#""Status": "canceled""#).then_some(())
+    });
+
+    let running = "return document.querySelector(\"[role=row][aria-label='good, Running']\") !== null";
+    eventually("the list has its end", SOON, || {
+        (!driver.script(running, serde_json::json!([])).as_bool().unwrap_or(true)).then_some(())
+    });
+    std::fs::rename(day.home.path().join("good"), day.home.path().join("moved")).expect("moved");
+    open("good");
+    driver.click("Build again");
+    driver.wait_text("Name of the image", SOON);
+    driver.click("Start the build");
+    driver.wait_text("the folder that it was built from is gone", SOON);
 }
 
 /// The rest of the screens: each is there with what the machine has, and is pictured.

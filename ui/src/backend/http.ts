@@ -111,8 +111,12 @@ function open(
   });
 }
 
-async function transfer(path: string, query: Record<string, string>, onMessage: (message: Transfer) => void, signal: AbortSignal) {
-  const response = await fetch(`/bridge/${path}?${new URLSearchParams(query)}`, { method: "POST", signal });
+function transfer(path: string, query: Record<string, string>, onMessage: (message: Transfer) => void, signal: AbortSignal) {
+  return told(`/bridge/${path}?${new URLSearchParams(query)}`, { method: "POST", signal }, onMessage);
+}
+
+async function told(path: string, request: RequestInit, onMessage: (message: Transfer) => void) {
+  const response = await fetch(path, request);
   if (!response.ok || !response.body) throw await problemOf(response);
   let done = false;
   let failed: BackendError | null = null;
@@ -176,6 +180,10 @@ export const http: Backend = {
   },
   async buildHistory(verb, reference) {
     return (await post("build-history", { verb, reference: reference ?? null })).text();
+  },
+  rebuild(rebuild, onChunk, signal) {
+    const request = { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(rebuild), signal };
+    return told("/bridge/rebuild", request, (m) => m.chunk !== undefined && onChunk(m.chunk));
   },
   async autostart() {
     return (await (await post("autostart")).json()) as boolean | null;

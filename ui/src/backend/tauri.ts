@@ -80,6 +80,13 @@ export const tauri: Backend = {
   startDaemon: () => command("start_daemon"),
   platform: () => command<Platform>("platform"),
   buildHistory: (verb, reference) => command<string>("build_history", { verb, reference: reference ?? null }),
+  async rebuild(rebuild, onChunk, signal) {
+    const channel = new Channel<Transfer>();
+    channel.onmessage = (m) => {
+      if (m.chunk !== undefined && !signal.aborted) onChunk(m.chunk);
+    };
+    await cancellable("bridge_rebuild", { rebuild, channel }, signal);
+  },
   autostart: () => command<boolean | null>("autostart"),
   setAutostart: (on) => command("set_autostart", { on }),
 };

@@ -78,6 +78,15 @@ export interface FileFilter {
   extensions: string[];
 }
 
+/** A build of the history once more. */
+export interface Rebuild {
+  reference: string;
+  /** Name of the image; nothing: it gets none. */
+  tag: string | null;
+  /** Every step is done again. */
+  noCache: boolean;
+}
+
 export interface Backend {
   /** Any status is an answer; only an unreachable target throws. */
   request(target: Target, method: Method, path: string, body?: unknown): Promise<Answer>;
@@ -119,6 +128,8 @@ export interface Backend {
   platform(): Promise<Platform>;
   /** BuildKit's own history, which speaks no HTTP: the bridge asks buildx. Gives what buildx said. */
   buildHistory(verb: "ls" | "inspect" | "logs" | "rm", reference?: string): Promise<string>;
+  /** Builds again what the history knows. `onChunk` gets what BuildKit says, in whole lines. */
+  rebuild(rebuild: Rebuild, onChunk: (text: string) => void, signal: AbortSignal): Promise<void>;
   /** None where the host cannot start us by itself. */
   autostart(): Promise<boolean | null>;
   setAutostart(on: boolean): Promise<void>;

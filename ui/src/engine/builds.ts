@@ -1,6 +1,7 @@
 // Builds: BuildKit's history through buildx, and its cache through the engine's API.
-import { backend } from "../backend";
+import { backend, type Rebuild } from "../backend";
 import { engine } from "../backend/calls";
+import { Lines } from "./lines";
 import type { BuildCache, DiskUsage } from "./types";
 
 /** A line of `history ls`. */
@@ -35,6 +36,8 @@ export interface BuildDetail {
   NumCachedSteps: number;
   BuildArgs?: { Name: string; Value: string }[];
   Labels?: { Name: string; Value: string }[];
+  Config?: { NoCache?: boolean };
+  Attachments?: { Digest?: string }[];
   Error?: { Message?: string; Name?: string; Logs?: string[]; Sources?: string };
 }
 
@@ -43,6 +46,8 @@ export interface Step {
   name: string;
   /** Milliseconds that it took; none if it never began. */
   took: number | null;
+  /** It was begun and has not ended. */
+  running: boolean;
   cached: boolean;
   error: string;
   log: string;
@@ -75,26 +80,41 @@ interface RawProgress {
 }
 
 /** BuildKit tells a step each time that it goes on: its last word holds, its first beginning counts. */
-export function parseSteps(text: string): Step[] {
-  const steps = new Map<string, Step & { started: number | null }>();
-  const decoder = new TextDecoder();
-  for (const line of text.split("\n")) {
-    if (!line.startsWith("{")) continue;
+export class StepReader {
+  #steps = new Map<string, Step & { started: number | null }>();
+  #decoders = new Map<string, TextDecoder>();
+
+  line(line: string): void {
+    if (!line.startsWith("{")) return;
     const progress = JSON.parse(line) as RawProgress;
     for (const vertex of progress.vertexes ?? []) {
-      const step = steps.get(vertex.digest) ?? { digest: vertex.digest, name: vertex.name, took: null, cached: false, error: "", log: "", started: null };
+      const step = this.#steps.get(vertex.digest) ?? { digest: vertex.digest, name: vertex.name, took: null, running: false, cached: false, error: "", log: "", started: null };
       if (vertex.started) step.started ??= Date.parse(vertex.started);
       if (vertex.completed && step.started !== null) step.took = Date.parse(vertex.completed) - step.started;
+      step.running = step.started !== null && !vertex.completed;
       step.cached ||= vertex.cached ?? false;
       step.error ||= vertex.error ?? "";
-      steps.set(vertex.digest, step);
+      this.#steps.set(vertex.digest, step);
     }
     for (const log of progress.logs ?? []) {
-      const step = steps.get(log.vertex);
-      if (step) step.log += decoder.decode(bytesOf(log.data), { stream: true });
+      const step = this.#steps.get(log.vertex);
+      if (!step) continue;
+      const decoder = this.#decoders.get(log.vertex) ?? new TextDecoder();
+      this.#decoders.set(log.vertex, decoder);
+      step.log += decoder.decode(bytesOf(log.data), { stream: true });
     }
   }
-  return [...steps.values()].sort((a, b) => (a.started ?? Infinity) - (b.started ?? Infinity)).map(({ started: _, ...step }) => step);
+
+  /** In the order in which they began; those that have not, last. */
+  steps(): Step[] {
+    return [...this.#steps.values()].sort((a, b) => (a.started ?? Infinity) - (b.started ?? Infinity)).map(({ started: _, ...step }) => step);
+  }
+}
+
+export function parseSteps(text: string): Step[] {
+  const reader = new StepReader();
+  for (const line of text.split("\n")) reader.line(line);
+  return reader.steps();
 }
 
 const bytesOf = (base64: string): Uint8Array => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
@@ -106,6 +126,17 @@ export const builds = {
   history: async () => parseBuilds(await backend.buildHistory("ls")),
   inspect: async (id: string) => JSON.parse(await backend.buildHistory("inspect", id)) as BuildDetail,
   steps: async (id: string) => parseSteps(await backend.buildHistory("logs", id)),
+  /** Tells all steps each time that one goes on. */
+  async again(rebuild: Rebuild, onSteps: (steps: Step[]) => void, signal: AbortSignal) {
+    const reader = new StepReader();
+    const lines = new Lines((line) => reader.line(line));
+    const encoder = new TextEncoder();
+    const told = (chunk: string) => {
+      lines.push(encoder.encode(chunk));
+      onSteps(reader.steps());
+    };
+    await backend.rebuild(rebuild, told, signal);
+  },
   forget: (id: string) => backend.buildHistory("rm", id),
   cache: async () => (await engine.get<DiskUsage>("/system/df", { type: "build-cache" })).BuildCache ?? [],
   prune: (all: boolean) => engine.post<{ SpaceReclaimed: number; CachesDeleted: string[] | null }>("/build/prune", { all }),

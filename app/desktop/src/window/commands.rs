@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Shared, open, spawn, tell};
 use crate::{
-    HistoryVerb, Transfer,
+    HistoryVerb, Rebuild, Transfer,
     bridge::{Answer, Ask, Target, broken},
     daemon,
     platform::Platform,
@@ -413,6 +413,22 @@ pub(super) async fn build_history(
     reference: Option<String>,
 ) -> Result<String, Problem> {
     shared.bridge.build_history(verb, reference.as_deref()).await
+}
+
+#[tauri::command]
+pub(super) async fn bridge_rebuild(
+    shared: State<'_, Shared>,
+    streams: State<'_, Streams>,
+    id: u64,
+    rebuild: Rebuild,
+    channel: Channel<Transfer>,
+) -> Result<(), Problem> {
+    let running = streams.begin(id)?;
+    let tell = |transfer| drop(channel.send(transfer));
+    tokio::select! {
+        ended = shared.bridge.rebuild(&rebuild, tell) => ended,
+        () = running.end.cancelled() => Err(cancelled()),
+    }
 }
 
 #[tauri::command]
