@@ -30,6 +30,7 @@ pub(crate) const TESTS: &[Named] = &[
     ("window_a_build_is_done_again_and_can_be_cancelled", build_again),
     ("window_every_screen_is_pictured_in_both_themes", screens),
     ("window_the_tray_shows_and_acts", tray),
+    ("window_an_update_is_told_once_and_offered", update),
     ("window_the_pages_work_through_the_http_door_in_chromium", crate::pages::real),
     ("window_a_killed_machine_is_told_and_started_again_from_the_tray", killed),
     ("window_a_second_start_brings_the_first_to_the_front", second),
@@ -49,10 +50,21 @@ pub(crate) struct Day {
     pub(crate) window: PathBuf,
     pub(crate) env: [(&'static str, String); 2],
     opened: PathBuf,
+    /// Programs and image as a package lays them out.
+    prefix: tempfile::TempDir,
 }
 
 impl Day {
     pub(crate) fn begin(built: &Built, window: &Path) -> Self {
+        let prefix = tempfile::Builder::new().prefix("slipway-usr-").tempdir().expect("a temporary folder");
+        let installed = |program: &Path| {
+            let to = prefix.path().join("bin").join(program.file_name().expect("a program"));
+            std::fs::create_dir_all(to.parent().expect("a folder")).expect("made");
+            std::fs::copy(program, &to).expect("copied");
+            to
+        };
+        let window = installed(window);
+        let built = &Built { slipway: installed(&built.slipway), ..built.clone() };
         let home = Home::new(built);
         let screen = Screen::new(home.path());
         let panel = Panel::new(&screen.bus);
@@ -67,8 +79,8 @@ impl Day {
         }
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
         let env = [("HOME", home.path().display().to_string()), ("PATH", path)];
-        let driver = Driver::start(&screen, window, &env);
-        Self { driver, panel, home, screen, built: built.clone(), window: window.to_owned(), env, opened }
+        let driver = Driver::start(&screen, &window, &env);
+        Self { driver, panel, home, screen, built: built.clone(), window, env, opened, prefix }
     }
 
     /// Ends the window and its tray, not the machine.
@@ -334,6 +346,34 @@ fn tray(day: &mut Day) {
     day.panel.choose(&["Diagnostics"]);
     day.driver.wait_text("Guest image verified", SOON);
     day.pictures("troubleshoot");
+}
+
+/// A newer package comes while the machine runs. What it brings is looked at no further until somebody takes it.
+fn update(day: &mut Day) {
+    let image = day.prefix.path().join("share/slipway/image");
+    std::fs::create_dir_all(&image).expect("made");
+    std::fs::copy(day.built.image.join("key.pub"), image.join("key.pub")).expect("copied");
+    let manifest = std::fs::read_to_string(day.built.image.join("manifest.json")).expect("read");
+    let mut manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    manifest["version"] = "9.9.9".into();
+    std::fs::write(image.join("manifest.json"), manifest.to_string()).expect("written");
+    let told = || day.panel.told().into_iter().filter(|(title, _)| title == "An update is ready").count();
+    day.panel.wait_entry("Update to guest image 9.9.9", SOON);
+    eventually("the person is told", SOON, || (told() > 0).then_some(()));
+    day.panel.choose(&["Update to guest image"]);
+    day.driver.wait_text("A newer image came with", SOON);
+    day.driver.wait_text("9.9.9", SOON);
+    day.pictures("update");
+    // What cannot be verified is not taken, and nothing is stopped for it.
+    day.driver.click("Update");
+    day.driver.click("Update and restart");
+    day.driver.wait_text("The guest image was not updated", SOON);
+    day.driver.wait_text("Running", SOON);
+    std::fs::remove_dir_all(&image).expect("removed");
+    eventually("nothing is offered any more", SOON, || {
+        (!day.panel.entries().iter().any(|e| e.label.starts_with("Update to"))).then_some(())
+    });
+    assert_eq!(told(), 1, "once");
 }
 
 fn killed(day: &mut Day) {
