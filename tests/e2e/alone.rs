@@ -131,6 +131,13 @@ fn updates(built: &Built) {
     home.wait_for("its container is up again", Duration::from_secs(30), |_| runs());
     assert_eq!(home.slipway(["update", "--check"]).run().code, 3, "there is no other");
     assert!(home.slipway(["image", "ls"]).run().ok().text().contains("first  previous"));
+    // One whose image is damaged keeps the machine from nothing.
+    fs::remove_dir_all(&image).expect("removed");
+    images.make(&image, "third", &[]);
+    fs::write(image.join("manifest.json.minisig"), "no signature").expect("written");
+    let ran = home.slipway(["restart"]).within(Duration::from_secs(400)).run().ok();
+    assert!(ran.err.contains("the guest image beside the program was not taken"), "{ran}");
+    assert_eq!(home.status()["image"], "second");
     let refused = home.slipway(["update", "--check", "--from"]).arg(&built.image).run();
     assert!(refused.code == 1 && refused.err.contains("another key"), "{refused}");
 }
