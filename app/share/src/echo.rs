@@ -4,6 +4,10 @@
 //! Names (create, delete, move) match one event each. Contents match by the file's state: an event is the guest's when the
 //! file is as the guest left it, so that a change of the host is never taken for an echo, however close they lie.
 
+//!
+//! They travel as records in a pipe, because a guest that writes many small files has a record for each few microseconds of
+//! the worker: the watcher reads them by the hundred.
+
 use std::{
     collections::{HashMap, VecDeque},
     fs::File,
@@ -12,12 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
 /// How long a name waits for its event, and a state for its.
 const KEPT: Duration = Duration::from_secs(2);
 /// How long after the guest changed attributes an event of them is its own.
 const ATTRIBUTES: Duration = Duration::from_millis(200);
-/// Longest record in bytes: a name is at most 255.
-const LONGEST: usize = 1 + 8 * 3 + 256;
+/// Bytes that may wait for the watcher, where the kernel grants so many.
+const ROOM: usize = 1 << 20;
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,8 +59,10 @@ pub(crate) enum Echo {
 }
 
 impl Echo {
+    /// A record, with its length before it.
     fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
+        bytes.extend_from_slice(&[0; 2]);
         match self {
             Self::Name(deed, ino, name) => {
                 bytes.push(*deed as u8);
@@ -73,6 +81,9 @@ impl Echo {
             }
             Self::Full => bytes.push(7),
         }
+        // A name is at most 255 bytes long.
+        let length = (bytes.len() - 2) as u16;
+        bytes[..2].copy_from_slice(&length.to_ne_bytes());
         bytes
     }
 
@@ -100,19 +111,20 @@ impl Teller {
     /// Tells. One that does not fit is lost: the guest hears of its own deed then, which harms nothing.
     pub(crate) fn tell(&self, echo: &Echo) {
         let bytes = echo.encode();
-        // SAFETY: the buffer lives; the descriptor is ours. `write` because the worker's filter knows no `send`.
+        // Shorter than PIPE_BUF, so it is written whole or not at all.
+        // SAFETY: the buffer lives; the descriptor is ours.
         let _ = unsafe { libc::write(self.0.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
     }
 }
 
-/// A packet per echo, from the worker to the watcher.
+/// From the worker to the watcher.
 ///
 /// # Errors
 /// That of the system call.
 pub(crate) fn channel() -> io::Result<(Teller, File)> {
-    let (ours, theirs) = crate::packets::pair()?;
-    rustix::io::ioctl_fionbio(&theirs, true)?;
-    rustix::io::ioctl_fionbio(&ours, true)?;
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // What the kernel gives unasked does as well, for a slower guest.
+    let _ = fcntl_setpipe_size(&theirs, ROOM);
     Ok((Teller(theirs), File::from(ours)))
 }
 
@@ -132,18 +144,32 @@ pub(crate) struct Echoes {
     /// In the order in which they came, to be forgotten.
     order: VecDeque<(Instant, Echo)>,
     full: bool,
+    /// The beginning of a record whose end was not read yet.
+    begun: Vec<u8>,
 }
 
 impl Echoes {
-    /// Takes in what the worker has told, without waiting.
-    pub(crate) fn hear(&mut self, from: &mut File, now: Instant) {
-        let mut bytes = [0; LONGEST];
+    /// Takes in what the worker has told, without waiting; whether there was anything.
+    pub(crate) fn hear(&mut self, from: &mut File, now: Instant) -> bool {
+        let mut any = false;
+        let mut bytes = [0; 16 << 10];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
-            if let Some(echo) = Echo::decode(&bytes[..count]) {
-                self.take(echo, now);
+            let mut all = std::mem::take(&mut self.begun);
+            all.extend_from_slice(&bytes[..count]);
+            let mut rest = all.as_slice();
+            while let Some((length, after)) = rest.split_first_chunk()
+                && let Some((record, after)) = after.split_at_checked(u16::from_ne_bytes(*length).into())
+            {
+                if let Some(echo) = Echo::decode(record) {
+                    self.take(echo, now);
+                }
+                rest = after;
             }
+            self.begun = rest.to_vec();
+            any = true;
         }
         self.forget(now);
+        any
     }
 
     fn take(&mut self, echo: Echo, now: Instant) {
@@ -226,6 +252,20 @@ mod tests {
         assert!(!echoes.name(Deed::Delete, 7, b"a b") && !echoes.name(Deed::Create, 8, b"a b"));
         assert!(echoes.name(Deed::Create, 7, b"a b") && echoes.name(Deed::Create, 7, b"a b"));
         assert!(!echoes.name(Deed::Create, 7, b"a b"), "the third was the host's");
+    }
+
+    #[test]
+    fn many_are_heard_at_once_and_none_is_cut() {
+        let (teller, mut heard) = channel().expect("channel");
+        let (mut echoes, now) = (Echoes::default(), Instant::now());
+        // Longer names and shorter ones, so that they end at all places of what is read at once.
+        let name = |n: u64| format!("{n:0>width$}", width = 5 + n as usize % 250).into_bytes();
+        for n in 0..2000 {
+            teller.tell(&Echo::Name(Deed::Delete, n, name(n)));
+        }
+        echoes.hear(&mut heard, now);
+        assert!((0..2000).all(|n| echoes.name(Deed::Delete, n, &name(n))));
+        assert!(echoes.names.is_empty() && echoes.begun.is_empty());
     }
 
     #[test]

@@ -39,6 +39,8 @@ mod owners;
 mod room;
 mod root;
 
+pub(crate) use room::put_off;
+
 /// How long the guest may believe what it saw where nobody tells it of changes.
 const FRESH: Duration = Duration::from_secs(1);
 /// The same where the watcher tells it at once.
@@ -142,7 +144,7 @@ fn plain(name: &CStr) -> io::Result<&CStr> {
 
 impl Shares {
     /// Nothing is shared yet. `proc_fd` is the folder of this process's descriptors, `files` how many may be open, and
-    /// `threads` how many serve the guest.
+    /// `threads` how many may wait for room.
     pub(crate) fn new(proc_fd: File, echo: Teller, files: u64, threads: usize) -> io::Result<Self> {
         let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Ok(Self(Arc::new(Inner {

@@ -20,6 +20,8 @@ pub mod server;
 pub mod wire;
 
 #[cfg(target_os = "linux")]
+mod device;
+#[cfg(target_os = "linux")]
 mod echo;
 #[cfg(target_os = "linux")]
 mod events;

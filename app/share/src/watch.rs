@@ -5,6 +5,9 @@
 //!                  └ a new folder is watched at once, and what is in it already is told as if it had just come
 //! ```
 //!
+//! While the guest itself is at work its events are read once in 10 ms and not one by one: to be woken for each would cost the
+//! guest as much as what it does. A folder that the host makes at that moment is watched so much later, which loses nothing.
+//!
 //! Not on the `notify` crate, as was planned: it hides which of two renames belong together, cannot leave folders out of a
 //! recursive watch, and says of a limit only that there is one.
 
@@ -161,6 +164,7 @@ pub(crate) fn start(echo: File, sender: Sender) -> io::Result<Handle> {
         told: HashSet::new(),
         echoes: Echoes::default(),
         echo,
+        busy: false,
         sender,
         now: Standing::default(),
         standing: Arc::clone(&standing),
@@ -198,6 +202,8 @@ struct Watcher {
     told: HashSet<(PathBuf, Vec<u8>)>,
     echoes: Echoes,
     echo: File,
+    /// The guest has just done something.
+    busy: bool,
     sender: Sender,
     now: Standing,
     standing: Arc<Mutex<Standing>>,
@@ -209,32 +215,31 @@ impl Watcher {
             if self.echoes.take_full() {
                 self.sender.send(vec![v1::FileEvent::default()]);
             }
-            let wait = self.held.first().map(|first| {
-                let left = HOLD.saturating_sub(first.at.elapsed());
-                Timespec { tv_sec: 0, tv_nsec: left.as_nanos() as _ }
-            });
             // An overdue batch goes out before more is read.
             if self.held.first().is_some_and(|first| first.at.elapsed() >= HOLD) || self.held.len() >= HELD {
                 self.flush();
                 continue;
             }
-            let mut fds = [
-                PollFd::new(self.inotify.as_ref().unwrap_or(woken), PollFlags::IN),
-                PollFd::new(woken, PollFlags::IN),
-                PollFd::new(&self.echo, PollFlags::IN),
-            ];
-            match poll(&mut fds, wait.as_ref()) {
+            let rest = self.held.first().map(|first| HOLD.saturating_sub(first.at.elapsed()));
+            let busy = std::mem::take(&mut self.busy);
+            let events = self.inotify.as_ref().unwrap_or(woken);
+            let mut fds = [woken.as_fd(), events.as_fd(), self.echo.as_fd()]
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+            let (waited, wait) =
+                if busy { (&mut fds[..1], rest.or(Some(HOLD))) } else { (&mut fds[..], rest) };
+            let wait = wait.map(|left| Timespec { tv_sec: 0, tv_nsec: left.as_nanos() as _ });
+            match poll(waited, wait.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return,
             }
             let ready = [0, 1, 2].map(|n: usize| !fds[n].revents().is_empty());
-            if ready[2] {
-                self.echoes.hear(&mut self.echo, Instant::now());
+            if busy || ready[2] {
+                self.busy = self.echoes.hear(&mut self.echo, Instant::now());
             }
-            if ready[0] {
+            if busy || ready[1] {
                 self.read();
             }
-            if ready[1] {
+            if ready[0] {
                 let mut bytes = [0; 16];
                 // The other end is gone with the process.
                 if matches!(rustix::io::read(woken, &mut bytes), Ok(0)) {

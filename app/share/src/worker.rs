@@ -8,12 +8,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use virtiofsd::vhost_user::VhostUserFsBackendBuilder;
 use virtiofsd_vhost::vhost_user::Listener;
 use virtiofsd_vhost_user_backend::VhostUserDaemon;
 use virtiofsd_vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::{echo::Teller, fs::Shares, packets, sandbox, server::with_cause, wire::Sandbox};
+use crate::{device::Device, echo::Teller, fs::Shares, packets, sandbox, server::with_cause, wire::Sandbox};
 
 /// What the outer process says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -82,7 +81,7 @@ fn serve(
     if !found.complete() {
         return Err("it is not confined".into());
     }
-    // More than one, so that what waits for room does not keep the guest from making some.
+    // More than one, so that what waits for room does not keep all else that is slow waiting.
     let threads = std::thread::available_parallelism().map_or(4, usize::from).clamp(4, 8);
     let shares = Shares::new(proc_fd, echo, files, threads)?;
     let orders = shares.clone();
@@ -93,9 +92,9 @@ fn serve(
         // Nobody is left to say what is shared.
         std::process::exit(0)
     })?;
-    let backend = VhostUserFsBackendBuilder::default().set_thread_pool_size(threads).build(shares)?;
+    let device = Device::new(shares, threads)?;
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let mut daemon = VhostUserDaemon::new("share".into(), Arc::new(backend), memory)
+    let mut daemon = VhostUserDaemon::new("share".into(), Arc::new(device), memory)
         .map_err(|e| io::Error::other(format!("{e:?}")))?;
     daemon.start(&mut listener).map_err(|e| io::Error::other(format!("{e:?}")))?;
     // Ends with the VM's connection, whatever the words for it.

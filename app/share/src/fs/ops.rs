@@ -140,7 +140,7 @@ impl FileSystem for Shares {
     ) -> io::Result<Entry> {
         let (export, parent) = self.folder(parent)?;
         let name = plain(name)?;
-        self.make_room();
+        self.make_room()?;
         let entry =
             self.lending(&export, parent, || export.fs.symlink(nobody(ctx), target, parent, name, bare()))?;
         self.did(Deed::Create, &export, parent, name);
@@ -159,7 +159,7 @@ impl FileSystem for Shares {
     ) -> io::Result<Entry> {
         let (export, parent) = self.folder(parent)?;
         let name = plain(name)?;
-        self.make_room();
+        self.make_room()?;
         let entry = self.lending(&export, parent, || {
             export.fs.mknod(nobody(ctx), parent, name, mode, rdev, umask, bare())
         })?;
@@ -178,7 +178,7 @@ impl FileSystem for Shares {
     ) -> io::Result<Entry> {
         let (export, parent) = self.folder(parent)?;
         let name = plain(name)?;
-        self.make_room();
+        self.make_room()?;
         let entry = self
             .lending(&export, parent, || export.fs.mkdir(nobody(ctx), parent, name, mode, umask, bare()))?;
         self.did(Deed::Create, &export, parent, name);
@@ -233,7 +233,7 @@ impl FileSystem for Shares {
     fn link(&self, ctx: Context, inode: u64, parent: u64, name: &CStr) -> io::Result<Entry> {
         let (export, inode, parent) = self.folders(inode, parent)?;
         let name = plain(name)?;
-        self.make_room();
+        self.make_room()?;
         let entry = self.lending(&export, parent, || export.fs.link(nobody(ctx), inode, parent, name))?;
         self.did(Deed::Create, &export, parent, name);
         self.touched(&export, inode);
@@ -271,7 +271,7 @@ impl FileSystem for Shares {
     ) -> io::Result<(Entry, Option<u64>, OpenOptions)> {
         let (export, parent) = self.folder(parent)?;
         let name = plain(name)?;
-        self.make_room();
+        self.make_room()?;
         // Whether it was there is known by the open alone: first as if it must not be.
         let new = |flags: i32| {
             let flags = flags as u32;

@@ -6,6 +6,7 @@
 //! ```
 
 use std::{
+    cell::Cell,
     io,
     sync::{
         Mutex, PoisonError,
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Inner, read};
+use super::{Inner, errno, read};
 use crate::echo::Echo;
 
 /// New files between two counts of all.
@@ -26,12 +27,27 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(10);
 
+thread_local! {
+    /// This thread must not wait.
+    static HASTY: Cell<bool> = const { Cell::new(false) };
+    /// It would have had to.
+    static GAVE_UP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does something unless it has to wait for room: `None` then, and nothing was done.
+pub(crate) fn put_off<T>(act: impl FnOnce() -> T) -> Option<T> {
+    HASTY.set(true);
+    let done = act();
+    HASTY.set(false);
+    (!GAVE_UP.replace(false)).then_some(done)
+}
+
 /// What there is room for, and who waits.
 #[derive(Debug)]
 pub(super) struct Room {
     /// Files that may be open.
     pub(super) files: u64,
-    /// Threads that serve the guest; one at least must hear what it lets go.
+    /// Threads that may wait; one at least must stay for what needs none.
     threads: usize,
     waiting: AtomicUsize,
     asked: Mutex<Option<Instant>>,
@@ -82,15 +98,24 @@ impl Inner {
 
     /// Waits until there is room for something new. What makes a file first opens it afterwards: to find no room only then
     /// would leave the file there and tell the guest that it is not.
-    pub(super) fn make_room(&self) {
+    ///
+    /// # Errors
+    /// `ENFILE` where this thread must not wait.
+    pub(super) fn make_room(&self) -> io::Result<()> {
         let crowded = || self.taken() > self.room.files / 16 * 15;
-        if crowded() {
-            self.wait_while(crowded);
+        if crowded() && !self.wait_while(crowded) {
+            return Err(errno(libc::ENFILE));
         }
+        Ok(())
     }
 
-    fn wait_while(&self, mut full: impl FnMut() -> bool) {
+    /// False, at once, where this thread must not wait.
+    fn wait_while(&self, mut full: impl FnMut() -> bool) -> bool {
         self.ask_for_room();
+        if HASTY.get() {
+            GAVE_UP.set(true);
+            return false;
+        }
         if self.room.waiting.fetch_add(1, Ordering::SeqCst) + 1 < self.room.threads {
             let deadline = Instant::now() + PATIENCE;
             while Instant::now() < deadline {
@@ -102,5 +127,6 @@ impl Inner {
             }
         }
         self.room.waiting.fetch_sub(1, Ordering::SeqCst);
+        true
     }
 }
