@@ -67,7 +67,7 @@ struct Known {
     /// Of a link or a pipe, which can carry no attribute, it lasts as long as the guest knows the inode.
     owner: Owner,
     dir: bool,
-    /// The watcher tells of changes here, as of this round.
+    /// The watcher tells of changes here, as long as this pledge is kept; 0 is none.
     vouched: u64,
 }
 
@@ -81,6 +81,13 @@ pub(crate) struct Export {
     /// What is shared; entered when the library opens it.
     tree: OwnedFd,
     known: RwLock<HashMap<u64, Known>>,
+}
+
+/// The topmost of a tree that is vouched for. It is kept known, or there would be nothing to inherit from.
+struct Held {
+    export: Arc<Export>,
+    inode: u64,
+    pledge: u64,
 }
 
 /// The file system that the device serves. Clones are the same one.
@@ -105,10 +112,10 @@ pub(crate) struct Inner {
     home: File,
     echo: Teller,
     echoing: AtomicBool,
-    /// Grows when what is watched changes: what was vouched for before is not any more.
-    round: AtomicU64,
-    /// What is vouched for: the topmost of each tree, with a reference.
-    held: RwLock<Vec<(Arc<Export>, u64)>>,
+    /// Numbers pledges.
+    pledges: AtomicU64,
+    /// What is vouched for.
+    held: RwLock<Vec<Held>>,
     /// Names of folders that are not watched, wherever they are.
     skipped: RwLock<Vec<Vec<u8>>>,
     ids: (u32, u32),
@@ -155,7 +162,7 @@ impl Shares {
             home: File::open("/")?,
             echo,
             echoing: AtomicBool::new(false),
-            round: AtomicU64::new(1),
+            pledges: AtomicU64::new(1),
             held: RwLock::default(),
             skipped: RwLock::default(),
             ids,
@@ -220,12 +227,14 @@ impl Inner {
 
     /// Vouches for exactly these: an export's id, and a path in it. Below them, folders named as one of `skipped` are not
     /// watched. `echoing`: somebody wants to hear what the guest does.
+    ///
+    /// What was vouched for and still is stays so with all that is below it: another container's start makes nobody forget.
     pub(crate) fn vouch(&self, paths: &[(String, Vec<CString>)], skipped: Vec<Vec<u8>>, echoing: bool) {
+        let same_rules = *read(&self.skipped) == skipped;
         *write(&self.skipped) = skipped;
-        let round = self.round.fetch_add(1, Ordering::SeqCst) + 1;
         self.echoing.store(echoing, Ordering::Relaxed);
         let exports: Vec<_> = read(&self.exports).values().cloned().collect();
-        let mut held = Vec::new();
+        let mut now = Vec::new();
         for (id, names) in paths {
             let Some(export) = exports.iter().find(|export| export.id == *id) else { continue };
             let mut at = ROOT_ID;
@@ -236,17 +245,21 @@ impl Inner {
                 at = entry.inode;
                 found.push(at);
             }
-            // The last one is kept known until the next time, or there would be nothing to inherit from.
             if found.len() == names.len() {
+                let is_it =
+                    |held: &&Held| same_rules && held.inode == at && Arc::ptr_eq(&held.export, export);
+                let kept = read(&self.held).iter().find(is_it).map(|held| held.pledge);
+                let pledge = kept.unwrap_or_else(|| self.pledges.fetch_add(1, Ordering::Relaxed));
                 if let Some(known) = write(&export.known).get_mut(&at) {
-                    known.vouched = round;
+                    known.vouched = pledge;
                 }
-                held.extend(found.pop().map(|inode| (Arc::clone(export), inode)));
+                found.pop();
+                now.push(Held { export: Arc::clone(export), inode: at, pledge });
             }
             found.into_iter().for_each(|inode| self.leave(export, inode, 1));
         }
-        let before = std::mem::replace(&mut *write(&self.held), held);
-        before.into_iter().for_each(|(export, inode)| self.leave(&export, inode, 1));
+        let before = std::mem::replace(&mut *write(&self.held), now);
+        before.into_iter().for_each(|held| self.leave(&held.export, held.inode, 1));
     }
 
     fn export(&self, inode: u64) -> io::Result<(Arc<Export>, u64)> {
@@ -279,7 +292,7 @@ impl Inner {
         let dir = entry.attr.mode & libc::S_IFMT == libc::S_IFDIR;
         let plain = entry.attr.mode & libc::S_IFMT == libc::S_IFREG;
         let skipped = dir && read(&self.skipped).iter().any(|skipped| skipped == name.to_bytes());
-        let vouched = above.filter(|_| !skipped).map_or(0, |above| above.vouched);
+        let vouched = above.filter(|above| !skipped && self.vouches(above)).map_or(0, |above| above.vouched);
         // Not under the lock: it reads from the disk.
         let owner = match seen {
             Some(seen) => seen.owner,
@@ -293,7 +306,10 @@ impl Inner {
         let found = known.entry(entry.inode).or_insert(fresh);
         found.refs += 1;
         found.parent = parent;
-        found.vouched = found.vouched.max(vouched);
+        // Not where it is the topmost itself.
+        if !self.keeps(found.vouched) {
+            found.vouched = vouched;
+        }
         let grown = if found.refs == 1 { known.len() } else { 1 };
         drop(known);
         self.look_for_room(grown);
@@ -341,7 +357,11 @@ impl Inner {
     }
 
     fn vouches(&self, known: &Known) -> bool {
-        known.vouched == self.round.load(Ordering::Relaxed)
+        self.keeps(known.vouched)
+    }
+
+    fn keeps(&self, pledge: u64) -> bool {
+        pledge != 0 && read(&self.held).iter().any(|held| held.pledge == pledge)
     }
 
     fn vouched(&self, export: &Export, inode: u64) -> bool {

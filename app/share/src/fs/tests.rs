@@ -180,6 +180,18 @@ fn a_watched_tree_may_be_believed_for_long_and_its_gaps_too() {
     echoes.hear(&mut heard, std::time::Instant::now());
     let ino = std::fs::metadata(dir.path().join("app/src")).expect("there").ino();
     assert!(echoes.name(Deed::Create, ino, b"new"));
+    // What another container mounts makes nobody forget: below what was entered before, files are believed as long as ever.
+    shares.vouch(
+        &[("one".into(), vec![name("other")]), ("one".into(), vec![name("app")])],
+        vec![b"objects".to_vec()],
+        true,
+    );
+    assert_eq!(shares.lookup(who(0), src, c"new").expect("there").entry_timeout, VOUCHED);
+    assert_eq!(timeout(&["one", "other"]), VOUCHED);
+    // Where other folders are left out than before, nothing of before holds.
+    shares.vouch(&[("one".into(), vec![name("app")])], Vec::new(), true);
+    assert_eq!(shares.lookup(who(0), src, c"new").expect("there").entry_timeout, FRESH);
+    assert_eq!(timeout(&["one", "app", "src"]), VOUCHED);
     // Nothing is vouched for any more.
     shares.vouch(&[], Vec::new(), false);
     assert_eq!(timeout(&["one", "app", "src"]), FRESH);
