@@ -35,6 +35,15 @@ impl Row {
     pub(crate) fn new(name: &str) -> Self {
         Self { name: name.to_owned(), pairs: Vec::new() }
     }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Does its name begin so?
+    pub(crate) fn is_called(&self, beginning: &str) -> bool {
+        self.name.starts_with(beginning)
+    }
 }
 
 /// Does both of the `n`th pair, ours and the peer's; the one that goes first changes from pair to pair.

@@ -27,7 +27,7 @@ use sides::{Ours, Peer, Side};
 enum Bench {
     /// The machine, with the guest that Lima and Colima stand for.
     Machine(Args),
-    /// Host folders, with virtiofsd.
+    /// Host folders, with virtiofsd, sshfs and the guest's disk.
     Shares(shares::Args),
     /// Published ports, with QEMU's hostfwd.
     Ports(ports::Args),
@@ -65,11 +65,6 @@ const WORK: &[Work] = &[
 
 fn main() -> ExitCode {
     let bench = Bench::parse();
-    // Has no machine of Slipway's, and needs none built.
-    if let Bench::Shares(args) = &bench {
-        shares::run(args);
-        return ExitCode::SUCCESS;
-    }
     let built = match Built::of_environment() {
         Ok(built) => built,
         Err(why) => {
@@ -79,7 +74,7 @@ fn main() -> ExitCode {
     };
     match &bench {
         Bench::Machine(args) => machine(args, &built),
-        Bench::Shares(args) => shares::run(args),
+        Bench::Shares(args) => shares::run(args, &built),
         Bench::Ports(args) => ports::run(args, &built),
         Bench::Events(args) => events::run(args, &built),
     }

@@ -1,33 +1,39 @@
-//! A published port against QEMU's own forwarding, in turns, into one server in one guest.
+//! A published port against what else leads into a guest, in turns, each into the same server.
 //!
 //! ```text
 //!   127.0.0.1:S ─ shim ─ vsock ─ agent ─┐
-//!                                       ├─▶ the server, in the guest's own network
-//!   127.0.0.1:F ─ QEMU's hostfwd ───────┘
+//!   127.0.0.1:F ─ QEMU's hostfwd ───────┼─▶ the server, in the guest's own network
+//!   127.0.0.1:P ─ passt, if it is there ┘
+//!   127.0.0.1:L ─ ssh -L ───────────────▶ the same server in the guest that Lima and Colima stand for, if it is there
 //! ```
 //!
-//! One guest, so that nothing differs but the way in: its machine is Slipway's, started by a QEMU that adds the forwarding to
-//! the network device. CPU seconds are those of machine, shim and daemon, the guest's share of the work included.
+//! One guest for all but `ssh -L`, so that nothing differs but the way in: its machine is Slipway's, started by a QEMU that
+//! adds the forwarding to the network device, and a second one for passt. CPU seconds are those of the machine and of whatever
+//! carries bytes for that way, the guest's share of the work included.
+//!
+//! The rows of the outbound network compare the two ways for which no root is needed, from a container to a server on the
+//! host's loopback: QEMU's user network, which a machine has, and passt.
+
+mod work;
 
 use std::{
-    fs,
-    io::{self, Read, Write},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket},
-    os::unix::fs::PermissionsExt,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use clap::Parser;
-use slipway_test_harness::{Built, Command};
+use slipway_test_harness::Built;
 
+use self::work::{DATAGRAMS, WORK, connect, lost, word};
 use crate::{
-    figures::{Pair, Row, Sample, in_turns, quartiles, table},
-    sides::{self, Ours, Side},
+    figures::{Pair, Row, Sample, quartiles, table},
+    sides::{self, Ended, Ours, Peer, Side, cpu_of},
 };
 
-/// Compares a published port with QEMU's hostfwd.
+/// Compares a published port with other ways into a guest.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
     /// The static program `slipway-test-guest`; the server lies beside it.
@@ -39,136 +45,30 @@ pub(crate) struct Args {
     /// What a sample of throughput moves, in MiB, over all its connections.
     #[arg(long, default_value_t = 32)]
     mib: u64,
+    /// Only rows that have this in their name.
+    #[arg(long, default_value = "")]
+    rows: String,
+    /// Folder that `lima-like-build` wrote, for `ssh -L`.
+    #[arg(long, requires = "peer_up")]
+    peer: Option<PathBuf>,
+    /// The script that boots it.
+    #[arg(long)]
+    peer_up: Option<PathBuf>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(120);
-/// After this much of nothing a connection counts as broken.
-const SILENCE: Duration = Duration::from_secs(20);
-/// Datagrams of one sample, and how many a second.
-const DATAGRAMS: u32 = 1000;
-const EVERY: Duration = Duration::from_millis(1);
+/// The guest's address on passt's network, and there the host's.
+const GUEST: &str = "10.9.0.15";
+const HOST: &str = "10.9.0.2";
+/// The host's address on QEMU's user network.
+const USER_HOST: &str = "10.0.2.2";
 
-/// What a row measures.
-enum Work {
-    Up(u64),
-    Down(u64),
-    /// Bytes there and back on one connection.
-    Dialogue(usize),
-    /// Connections one after the other, each with one byte there and back.
-    Connections(usize),
-}
-
-const WORK: &[(&str, Work)] = &[
-    ("up, 1 connection", Work::Up(1)),
-    ("up, 4 connections", Work::Up(4)),
-    ("up, 64 connections", Work::Up(64)),
-    ("down, 1 connection", Work::Down(1)),
-    ("down, 4 connections", Work::Down(4)),
-    ("down, 64 connections", Work::Down(64)),
-    ("request and response, 200 times", Work::Dialogue(200)),
-    ("100 connections, one after the other", Work::Connections(100)),
-];
-
-fn connect(port: u16, act: u8) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(SILENCE))?;
-    stream.write_all(&[act])?;
-    Ok(stream)
-}
-
-fn up(port: u16, bytes: u64) -> io::Result<()> {
-    let mut stream = connect(port, b'u')?;
-    let block = vec![0; 128 << 10];
-    for _ in 0..bytes / block.len() as u64 {
-        stream.write_all(&block)?;
-    }
-    stream.shutdown(Shutdown::Write)?;
-    let mut count = [0; 8];
-    stream.read_exact(&mut count)?;
-    whole(u64::from_le_bytes(count), bytes)
-}
-
-fn down(port: u16, bytes: u64) -> io::Result<()> {
-    let mut stream = connect(port, b'd')?;
-    stream.write_all(&bytes.to_le_bytes())?;
-    let mut block = vec![0; 128 << 10];
-    let mut got = 0;
-    loop {
-        match stream.read(&mut block)? {
-            0 => break,
-            length => got += length as u64,
-        }
-    }
-    whole(got, bytes)
-}
-
-/// A connection that ended early is as broken as one that was reset.
-fn whole(got: u64, bytes: u64) -> io::Result<()> {
-    if got == bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-}
-
-fn word(stream: &mut TcpStream) -> io::Result<()> {
-    let mut answer = [0];
-    stream.write_all(b"?")?;
-    stream.read_exact(&mut answer)?;
-    assert_eq!(&answer, b"?");
-    Ok(())
-}
-
-impl Work {
-    /// How long it took, and how many of its connections broke.
-    fn run(&self, port: u16, bytes: u64) -> (Duration, usize) {
-        let together = |connections: u64, act: fn(u16, u64) -> io::Result<()>| {
-            thread::scope(|scope| {
-                let acts = (0..connections).map(|_| scope.spawn(move || act(port, bytes / connections)));
-                let acts: Vec<_> = acts.collect();
-                acts.into_iter().map(|act| act.join().expect("no panic")).filter(Result::is_err).count()
-            })
-        };
-        let began = Instant::now();
-        let broken = match self {
-            Self::Up(connections) => together(*connections, up),
-            Self::Down(connections) => together(*connections, down),
-            Self::Dialogue(times) => {
-                let said = connect(port, b'e').and_then(|mut s| (0..*times).try_for_each(|_| word(&mut s)));
-                usize::from(said.is_err())
-            }
-            Self::Connections(times) => {
-                let one = |_: &usize| connect(port, b'e').and_then(|mut s| word(&mut s)).is_err();
-                (0..*times).filter(one).count()
-            }
-        };
-        (began.elapsed(), broken)
-    }
-}
-
-/// How many of a sample's datagrams did not come back within a second after the last.
-fn lost(port: u16) -> usize {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
-    socket.connect((Ipv4Addr::LOCALHOST, port)).expect("connected");
-    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
-    let receiver = socket.try_clone().expect("cloned");
-    let receiving = thread::spawn(move || {
-        let mut came = vec![false; DATAGRAMS as usize];
-        let mut datagram = [0; 128];
-        while came.contains(&false)
-            && let Ok(length) = receiver.recv(&mut datagram)
-        {
-            let number = datagram[..length].first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
-            came[number.expect("as long as it was sent") as usize] = true;
-        }
-        came.iter().filter(|came| !**came).count()
-    });
-    let began = Instant::now();
-    for number in 0..DATAGRAMS {
-        let mut datagram = [0; 100];
-        datagram[..4].copy_from_slice(&number.to_le_bytes());
-        // One that is refused is lost.
-        let _ = socket.send(&datagram);
-        thread::sleep((EVERY * (number + 1)).saturating_sub(began.elapsed()));
-    }
-    receiving.join().expect("no panic")
+/// A way to the server.
+struct Way<'a> {
+    name: &'static str,
+    port: u16,
+    /// CPU seconds so far of what carries its bytes.
+    cpu: Box<dyn Fn() -> f64 + 'a>,
 }
 
 /// A port that nobody has at this moment.
@@ -177,24 +77,96 @@ fn free() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-/// A folder with a QEMU that forwards `from` on this host to `to` in the guest; a search path that begins with it.
-fn forwarding(dir: &Path, from: u16, to: u16) -> std::ffi::OsString {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let name = format!("qemu-system-{}", std::env::consts::ARCH);
-    let real = std::env::split_paths(&path).map(|dir| dir.join(&name)).find(|file| file.is_file());
-    let real = real.expect("QEMU is installed");
+/// What makes QEMU forward `from` on this host to `to` in the guest, and with `passt`'s socket gives it a second network.
+fn forwarding(from: u16, to: u16, passt: Option<&Path>) -> String {
     let forward =
         ["tcp", "udp"].map(|kind| format!(",hostfwd={kind}:127.0.0.1:{from}-10.0.2.15:{to}")).concat();
-    let script = format!(
-        "#!/bin/sh\nfor word; do\n    shift\n    case $word in user,id=net0*) word=$word{forward} ;; esac\n    \
-         set -- \"$@\" \"$word\"\ndone\nexec '{}' \"$@\"\n",
-        real.display()
-    );
-    let file = dir.join(name);
-    fs::write(&file, script).expect("written");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("made a program");
-    std::env::join_paths([dir.to_owned()].into_iter().chain(std::env::split_paths(&path)))
-        .expect("a search path")
+    let second = passt.map_or(String::new(), |socket| {
+        format!(
+            "\nset -- \"$@\" -netdev stream,id=passt,server=off,addr.type=unix,addr.path='{}' \
+             -device virtio-net-pci,netdev=passt,mac=52:54:00:12:34:99",
+            socket.display()
+        )
+    });
+    format!(
+        "for word; do\n    shift\n    case $word in user,id=net0*) word=$word{forward} ;; esac\n    \
+         set -- \"$@\" \"$word\"\ndone{second}"
+    )
+}
+
+/// passt, with a port that leads to `to` in the guest; `None` where it is not installed.
+fn passt(socket: &Path, from: u16, to: u16) -> Option<Ended> {
+    let mut passt = std::process::Command::new("passt");
+    passt.args([
+        "--foreground",
+        "--quiet",
+        "--address",
+        GUEST,
+        "--netmask",
+        "24",
+        "--gateway",
+        HOST,
+        "--socket",
+    ]);
+    passt.arg(socket).args(["--tcp-ports", &format!("127.0.0.1/{from}:{to}")]);
+    passt.args(["--udp-ports", &format!("127.0.0.1/{from}:{to}")]);
+    // As root it would become somebody who may not enter our folder.
+    passt.args(["--runas", &sides::me()]);
+    let passt = Ended(passt.stderr(std::process::Stdio::null()).spawn().ok()?);
+    sides::wait_for(socket, PATIENCE);
+    Some(passt)
+}
+
+/// The server as a container of the host network, on either side.
+fn serve(side: &dyn Side, server: &Path, port: u16) {
+    let number = port.to_string();
+    side.docker(&["create", "--name", "ports", "--network", "host", "box", "/bin/ports", &number]).run().ok();
+    side.docker(&["cp"]).arg(server).arg("ports:/bin/ports").run().ok();
+    side.docker(&["start", "ports"]).run().ok();
+}
+
+/// The host's end of outbound rows: takes a number of bytes and answers when all are there, or gives as many.
+fn host_server(bytes: u64) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    // Ends with the program.
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let block = vec![0; 128 << 10];
+            let mut act = [0];
+            if stream.read_exact(&mut act).is_ok() && act == *b"d" {
+                // Who has hung up is missed by the other end.
+                let _ = (0..bytes / block.len() as u64).try_for_each(|_| stream.write_all(&block));
+            } else {
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+            }
+        }
+    });
+    port
+}
+
+/// From a container to this host and back, by one of its addresses.
+fn outbound(ours: &Ours, host: &str, port: u16, up: bool, mib: u64) -> Duration {
+    let port = port.to_string();
+    let script = if up {
+        format!("{{ echo u; head -c {} /dev/zero; }} | nc {host} {port}", mib << 20)
+    } else {
+        format!("echo d | nc {host} {port} | wc -c")
+    };
+    let began = Instant::now();
+    let said = ours.docker(&["exec", "out", "sh", "-c", &script]).run().ok().text();
+    let took = began.elapsed();
+    assert!(up || said.trim() == (mib << 20).to_string(), "all of it came: {said}");
+    took
+}
+
+/// What of a row's pairs is told of CPU: seconds for each GiB, ours and the peer's.
+fn per_gib(row: &Row, mib: u64) -> Option<[f64; 2]> {
+    let each = |of: fn(&Pair) -> f64| {
+        quartiles(row.pairs.iter().map(of).collect()).map(|[_, median, _]| median * 1024.0 / mib as f64)
+    };
+    Some([each(|p| p.ours.cpu)?, each(|p| p.peer.cpu)?])
 }
 
 /// Measures, and prints the table.
@@ -206,76 +178,136 @@ pub(crate) fn run(args: &Args, built: &Built) {
     // Datagrams of those ports that clients get in the guest are not taken for a server's.
     let port =
         (20_000..30_000).find(|port| UdpSocket::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("one");
-    let forwarded = free();
+    let (forwarded, passed, tunnelled) = (free(), free(), free());
+    let socket = dir.path().join("passt.sock");
+    let passt = passt(&socket, passed, port);
+    let peer = args.peer.as_ref().zip(args.peer_up.as_ref()).map(|(dir, up)| Peer::new(dir, up, built));
     let ours = Ours::new(built);
-    ours.start_with(&forwarding(dir.path(), forwarded, port));
+    let change = forwarding(forwarded, port, passt.as_ref().map(|_| socket.as_path()));
+    ours.start_with(&sides::qemu(dir.path(), &change));
     ours.home.busybox_image();
     let server = args.guest.with_file_name("slipway-test-ports");
-    let docker = |words: &[&str]| -> Command { ours.docker(words) };
-    let number = port.to_string();
-    docker(&["create", "--name", "ports", "--network", "host", "box", "/bin/ports", &number]).run().ok();
-    docker(&["cp"]).arg(&server).arg("ports:/bin/ports").run().ok();
-    docker(&["start", "ports"]).run().ok();
-    let deadline = Instant::now() + PATIENCE;
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        assert!(Instant::now() < deadline, "the port does not appear on this host");
-        thread::sleep(Duration::from_millis(100));
+    serve(&ours, &server, port);
+    let mut ways = vec![
+        Way { name: "slipway", port, cpu: Box::new(|| ours.cpu_seconds()) },
+        Way { name: "hostfwd", port: forwarded, cpu: Box::new(|| ours.cpu_seconds()) },
+    ];
+    if let Some(passt) = &passt {
+        let network = ["shell", "--", "sh", "-c"];
+        let script = format!("ip link set eth1 up && ip addr add {GUEST}/24 dev eth1");
+        ours.home.slipway(network).arg(script).run().ok();
+        let pid = passt.0.id();
+        let ours = &ours;
+        let cpu = Box::new(move || ours.cpu_seconds() + cpu_of(&[pid]));
+        ways.push(Way { name: "passt", port: passed, cpu });
     }
-    for port in [port, forwarded] {
-        connect(port, b'e')
-            .and_then(|mut stream| word(&mut stream))
-            .expect("both ways in lead to the server");
+    if let Some(peer) = &peer {
+        peer.start();
+        sides::busybox_image(peer, "box");
+        serve(peer, &server, port);
+        peer.forward(tunnelled, port);
+        ways.push(Way { name: "ssh -L", port: tunnelled, cpu: Box::new(|| peer.cpu_seconds()) });
+    }
+    for way in &ways {
+        let deadline = Instant::now() + PATIENCE;
+        while connect(way.port, b'e').and_then(|mut stream| word(&mut stream)).is_err() {
+            assert!(Instant::now() < deadline, "{} leads to no server", way.name);
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 
     let bytes = args.mib << 20;
-    let mut rows: Vec<Row> = WORK.iter().map(|(name, _)| Row::new(name)).collect();
-    let mut walls: Vec<Vec<f64>> = WORK.iter().map(|_| Vec::new()).collect();
-    let mut broken = (0, 0);
-    let mut losses = [Vec::new(), Vec::new()];
-    for n in 1..=args.pairs {
-        let sample = |work: &Work, port| {
-            let before = ours.cpu_seconds();
-            let (wall, broken) = work.run(port, bytes);
-            (Sample { wall, cpu: ours.cpu_seconds() - before }, broken)
-        };
-        for (((name, work), row), mine) in WORK.iter().zip(&mut rows).zip(&mut walls) {
-            let (ours, peer) = in_turns(n, || sample(work, port), || sample(work, forwarded));
-            eprintln!(
-                "{n} of {}: {name}: {} ({} broken), hostfwd {} ({} broken)",
-                args.pairs, ours.0, ours.1, peer.0, peer.1
-            );
-            broken = (broken.0 + ours.1, broken.1 + peer.1);
-            if ours.1 == 0 {
-                mine.push(ours.0.wall.as_secs_f64());
+    let work: Vec<_> = WORK.iter().filter(|(name, _)| name.contains(&args.rows)).collect();
+    let mut rows: Vec<Vec<Row>> = ways[1..]
+        .iter()
+        .map(|way| work.iter().map(|(name, _)| Row::new(&format!("{name} : {}", way.name))).collect())
+        .collect();
+    let mut walls: Vec<Vec<f64>> = work.iter().map(|_| Vec::new()).collect();
+    let mut broken = vec![0; ways.len()];
+    let mut losses = vec![Vec::new(); ways.len()];
+    for n in 0..args.pairs {
+        for (at, (name, work)) in work.iter().enumerate() {
+            let mut samples = vec![None; ways.len()];
+            // The one that goes first changes from round to round.
+            for turn in 0..ways.len() {
+                let way = (n + turn) % ways.len();
+                let before = (ways[way].cpu)();
+                let (wall, failed) = work.run(ways[way].port, bytes);
+                let sample = Sample { wall, cpu: (ways[way].cpu)() - before };
+                broken[way] += failed;
+                // What was not done is not compared.
+                samples[way] = (failed == 0).then_some(sample);
             }
-            // What was not done is not compared.
-            if ours.1 + peer.1 == 0 {
-                row.pairs.push(Pair { ours: ours.0, peer: peer.0 });
+            let told: Vec<String> = ways
+                .iter()
+                .zip(&samples)
+                .map(|(way, sample)| {
+                    sample.map_or(format!("{} broke", way.name), |sample| format!("{} {sample}", way.name))
+                })
+                .collect();
+            eprintln!("{} of {}: {name}: {}", n + 1, args.pairs, told.join(", "));
+            let Some(ours) = samples[0] else { continue };
+            walls[at].push(ours.wall.as_secs_f64());
+            for (rows, peer) in rows.iter_mut().zip(&samples[1..]) {
+                rows[at].pairs.extend(peer.map(|peer| Pair { ours, peer }));
             }
         }
-        for (losses, port) in losses.iter_mut().zip([port, forwarded]) {
-            losses.push(lost(port) as f64);
+        for (losses, way) in losses.iter_mut().zip(&ways).filter(|(_, way)| way.name != "ssh -L") {
+            losses.push(lost(way.port) as f64);
         }
     }
-    println!("{}", table(&rows));
-    let median = |values: Vec<f64>| quartiles(values).map_or(0.0, |[_, median, _]| median);
-    println!("CPU seconds for each GiB, ours : hostfwd");
-    for ((name, _), row) in
-        WORK.iter().zip(&rows).filter(|((_, work), _)| matches!(work, Work::Up(_) | Work::Down(_)))
-    {
-        let each =
-            |of: fn(&Pair) -> f64| median(row.pairs.iter().map(of).collect()) * 1024.0 / args.mib as f64;
-        if row.pairs.is_empty() {
-            continue;
-        }
-        println!("  {name:<38} {:.2} : {:.2}", each(|p| p.ours.cpu), each(|p| p.peer.cpu));
+    for rows in &rows {
+        println!("{}", table(rows));
     }
-    for (direction, one) in [("up", 0), ("down", 3)] {
-        let share = median(walls[one].clone()) / median(walls[one + 2].clone());
+    println!("CPU seconds for each GiB, ours : theirs");
+    for row in rows.iter().flatten().filter(|row| row.is_called("up") || row.is_called("down")) {
+        if let Some([mine, theirs]) = per_gib(row, args.mib) {
+            println!("  {:<38} {mine:.2} : {theirs:.2}", row.name());
+        }
+    }
+    let median = |values: Vec<f64>| quartiles(values).map_or(f64::NAN, |[_, median, _]| median);
+    let wall = |of: &str| {
+        let at = work.iter().position(|(name, _)| *name == of);
+        at.map_or(f64::NAN, |at| median(walls[at].clone()))
+    };
+    for direction in ["up", "down"] {
+        let share =
+            wall(&format!("{direction}, 1 connection")) / wall(&format!("{direction}, 64 connections"));
         println!("ours {direction}: 64 connections move {share:.2} of what one does (of medians)");
     }
-    println!("connections that broke, whose pairs are left out: {} : {}", broken.0, broken.1);
-    let [mine, theirs] = losses.map(median);
-    println!("datagrams lost of {DATAGRAMS}, 1000 a second, median: {mine} : {theirs}");
-    println!("host  {}", sides::host());
+    for ((way, broken), losses) in ways.iter().zip(broken).zip(losses) {
+        let lost = median(losses);
+        println!(
+            "{}: {broken} connections broke, whose pairs are left out; of {DATAGRAMS} datagrams, 1000 a second, {lost} were lost (median)",
+            way.name
+        );
+    }
+    if let Some(passt) = &passt {
+        ours.docker(&["run", "-d", "--name", "out", "--network", "host", "box", "sleep", "1000000"])
+            .run()
+            .ok();
+        println!("{}", table(&outward(args, &ours, passt.0.id())));
+    }
+    println!("host  {}, passt {}", sides::host(), if passt.is_some() { "is there" } else { "is not there" });
+}
+
+/// The rows of the outbound network.
+fn outward(args: &Args, ours: &Ours, passt: u32) -> [Row; 2] {
+    let port = host_server(args.mib << 20);
+    [("outbound up, user network : passt", true), ("outbound down, user network : passt", false)].map(
+        |(name, up)| {
+            let mut row = Row::new(name);
+            for n in 1..=args.pairs {
+                let sample = |host| {
+                    let before = ours.cpu_seconds() + cpu_of(&[passt]);
+                    let wall = outbound(ours, host, port, up, args.mib);
+                    Sample { wall, cpu: ours.cpu_seconds() + cpu_of(&[passt]) - before }
+                };
+                let (user, peer) = crate::figures::in_turns(n, || sample(USER_HOST), || sample(HOST));
+                eprintln!("{n} of {}: {name}: {user}, {peer}", args.pairs);
+                row.pairs.push(Pair { ours: user, peer });
+            }
+            row
+        },
+    )
 }

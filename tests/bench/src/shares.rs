@@ -1,244 +1,229 @@
-//! Host folders against plain virtiofsd (`--cache auto`): both are devices of one guest, which measures them in turns.
+//! Host folders against plain virtiofsd (`--cache auto`), sshfs and the guest's own disk: one container has them all, and
+//! measures them in turns.
 //!
 //! ```text
-//!   `slipway share` ◀─ exports, watched as for a running container ─┐
-//!   virtiofsd ◀──────── the same tree ───────────────────────────────┴─ QEMU ─ guest: tests/guest/src/bench.rs ─ console ─▶ rows
+//!   `slipway share` ◀─ a bind mount, watched ────────────┐
+//!   virtiofsd ◀──────── a second device of the machine ──┤
+//!   sftp-server ◀────── sshfs, without its encryption ───┼─ tests/guest/src/bench.rs in a container ─ rows
+//!   the guest's disk ◀─ a volume ────────────────────────┘
 //! ```
 //!
-//! Nobody changes the host's files meanwhile, so that the events that the watcher sends are read and dropped here. This guest
-//! has not our kernel module: it asks twice for each write to ours, which a machine of Slipway's does not.
+//! The machine is Slipway's, started by a QEMU that adds the peer's device. Nobody changes the host's files meanwhile. No row
+//! for 9p: the guest's kernel has none.
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
-    os::{fd::AsFd, unix::net::UnixStream},
+    net::{Ipv4Addr, TcpListener},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    process::Stdio,
+    thread,
+    time::Duration,
 };
 
 use clap::Parser;
-use slipway_share::{
-    packets,
-    wire::{Answer, Call, Export},
+use slipway_test_harness::{Built, Command, Lines};
+
+use crate::{
+    figures::{Pair, Row, Sample, quantiles, table},
+    sides::{self, Ended, Ours, Side},
 };
-use slipway_test_harness::initramfs;
 
-use crate::figures::{Pair, Row, Sample, quantiles, table};
-
-/// Compares shares with a virtiofsd.
+/// Compares shares with what else there is.
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
-    /// The program `slipway`, built for release.
-    #[arg(long)]
-    slipway: PathBuf,
     /// The peer.
     #[arg(long)]
     virtiofsd: PathBuf,
-    /// The kernel that `tests/kernel` names; its modules lie beside it.
-    #[arg(long)]
-    kernel: PathBuf,
-    /// The static program of `tests/guest`.
+    /// The static program `slipway-test-guest`.
     #[arg(long)]
     guest: PathBuf,
+    /// Folder with `cli`, `cache`, `package.json` and `package-lock.json`, for `npm ci`.
+    #[arg(long)]
+    npm: PathBuf,
     /// Pairs of every row.
     #[arg(long, default_value_t = 20)]
     pairs: usize,
+    /// Files in git's repository.
+    #[arg(long, default_value_t = 50_000)]
+    files: usize,
     /// Only rows that have this in their name.
     #[arg(long, default_value = "")]
     rows: String,
-    /// QEMU's accelerator.
-    #[arg(long, default_value = "tcg,thread=single")]
-    accel: String,
-    /// QEMU's processor.
-    #[arg(long, default_value = "max,-la57,-cx16")]
-    cpu: String,
+    /// Not against sshfs, by far the slowest.
+    #[arg(long)]
+    no_sshfs: bool,
 }
 
-/// For the guest's boot, and for the longest row.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// For whatever is prepared, and for one round of the longest row.
+const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// In load order; whatever is built in is not there as a file.
-const MODULES: &[&str] = &[
-    "drivers/virtio/virtio_ring.ko",
-    "drivers/virtio/virtio.ko",
-    "drivers/virtio/virtio_pci_modern_dev.ko",
-    "drivers/virtio/virtio_pci_legacy_dev.ko",
-    "drivers/virtio/virtio_pci.ko",
-    "fs/fuse/fuse.ko",
-    "fs/fuse/virtiofs.ko",
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "git",
+    "gcc-12-base",
+    "libacl1",
+    "libbrotli1",
+    "libc-ares2",
+    "libc6",
+    "libfuse3-3",
+    "libgcc-s1",
+    "libglib2.0-0",
+    "libicu72",
+    "libnghttp2-14",
+    "libnode108",
+    "libpcre2-8-0",
+    "libselinux1",
+    "libssl3",
+    "libstdc++6",
+    "libuv1",
+    "node-acorn",
+    "node-busboy",
+    "node-cjs-module-lexer",
+    "node-undici",
+    "node-xtend",
+    "nodejs",
+    "sshfs",
+    "tar",
+    "zlib1g",
 ];
 
-/// A process that ends with its owner.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Serves one client of sshfs, and ends with it.
+fn sftp() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().expect("a client");
+        // As sshd has it: an answer that waits for more to say is no answer.
+        stream.set_nodelay(true).expect("set");
+        let end = || Stdio::from(OwnedFd::from(stream.try_clone().expect("cloned")));
+        let mut server = std::process::Command::new("/usr/lib/openssh/sftp-server");
+        let _ = server.stdin(end()).stdout(end()).status().expect("openssh-sftp-server is installed");
+    });
+    port
 }
 
-fn tree(root: &Path) {
-    for folder in 0..50 {
-        let path = root.join(format!("tree/folder {folder}"));
-        fs::create_dir_all(&path).expect("made");
-        for file in 0..40 {
-            fs::write(path.join(format!("file {}", folder * 40 + file)), [7; 4096]).expect("written");
+fn git(folder: &Path, words: &[&str]) {
+    Command::new("git").arg("-C").arg(folder).args(words).within(PATIENCE).run().ok();
+}
+
+/// A repository in which nothing has changed.
+fn repository(root: &Path, files: usize) {
+    let repository = root.join("repository");
+    fs::create_dir_all(&repository).expect("made");
+    git(&repository, &["init", "--quiet"]);
+    for file in 0..files {
+        let folder = repository.join(format!("folder {}/{}", file / 1000, file / 50 % 20));
+        if file % 50 == 0 {
+            fs::create_dir_all(&folder).expect("made");
         }
+        fs::write(folder.join(file.to_string()), file.to_string()).expect("written");
     }
-    fs::write(root.join("big"), vec![7; 32 << 20]).expect("written");
+    git(&repository, &["add", "."]);
+    let who = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"];
+    git(&repository, &[&who[..], &["commit", "--quiet", "-m", "all"]].concat());
 }
 
-/// The share server as the shim has it.
-struct Share {
-    control: std::os::fd::OwnedFd,
-    child: Option<Ended>,
-    /// Reads what it tells of the host's files.
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        // The reader ends with it.
-        drop(self.child.take());
-        if let Some(reader) = self.reader.take() {
-            // What it panicked with was printed.
-            let _ = reader.join();
-        }
-    }
-}
-
-impl Share {
-    fn start(args: &Args, socket: &Path, export: &Path) -> Self {
-        let (control, theirs) = packets::pair().expect("sockets");
-        let child =
-            Command::new(&args.slipway).arg("share").stdin(Stdio::from(theirs)).spawn().expect("starts");
-        let share = Self { control, child: Some(Ended(child)), reader: None };
-        let exports = vec![Export::new(export.to_owned(), false)];
-        let start = Call::Start { socket: socket.to_owned(), exports, hidden: Vec::new() };
-        match share.ask(&start, None) {
-            Answer::Status(status) if status.failed.is_empty() => share,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn ask(&self, call: &Call, stream: Option<&UnixStream>) -> Answer {
-        packets::send(&self.control, call, stream.map(AsFd::as_fd)).expect("asks");
-        packets::receive(&self.control).expect("answers").expect("does not end").0
-    }
-
-    /// As when a container that mounts the folder has started.
-    fn watch(&mut self, export: &Path) {
-        let (mut ours, theirs) = UnixStream::pair().expect("sockets");
-        assert_eq!(self.ask(&Call::Events, Some(&theirs)), Answer::Done);
-        self.reader = Some(std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while ours.read(&mut bytes).is_ok_and(|count| count > 0) {}
-        }));
-        let watch = Call::Watch { paths: vec![export.to_owned()], exclude: Vec::new(), vouch: true };
-        match self.ask(&watch, None) {
-            Answer::Status(status) if status.unwatched.is_none() && status.watches > 50 => {}
-            other => panic!("{other:?}"),
-        }
-    }
-}
-
-fn wait_for(path: &Path) {
-    let deadline = Instant::now() + PATIENCE;
-    while !path.exists() {
-        assert!(Instant::now() < deadline, "{} does not come", path.display());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn qemu(args: &Args, dir: &Path) -> Command {
-    let asked = format!("{} {}", args.pairs, args.rows);
-    let archive = initramfs(&args.kernel, &args.guest, MODULES, &[("bench", asked.as_bytes())]);
-    fs::write(dir.join("initramfs"), archive).expect("written");
-    let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-machine", "q35,memory-backend=mem0", "-m", "1024M", "-smp", "1", "-nodefaults"]);
-    command.args([
-        "-object",
-        "memory-backend-memfd,id=mem0,size=1024M,share=on",
-        "-display",
-        "none",
-        "-no-reboot",
-    ]);
-    command.args(["-accel", &args.accel, "-cpu", &args.cpu, "-serial", "stdio", "-kernel"]);
-    command.arg(&args.kernel).arg("-initrd").arg(dir.join("initramfs"));
-    command.args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"]);
-    for (tag, socket) in [("slipway", "ours.sock"), ("plain", "peer.sock")] {
-        command.arg("-chardev").arg(format!("socket,id={tag},path={}", dir.join(socket).display()));
-        command.args(["-device", &format!("vhost-user-fs-pci,chardev={tag},tag={tag},queue-size=1024")]);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    command
-}
-
-/// A row's name, a pair of it, and how often each device has interrupted for it.
-fn row(line: &str) -> Option<(&str, Pair, [u64; 2])> {
+/// A row's name, and of each side how long it took and how often its device was asked.
+fn row(line: &str) -> Option<(&str, Vec<(Duration, f64)>)> {
     let mut words = line.strip_prefix("row ")?.split('\t');
     let name = words.next()?;
-    let mut number = || words.next()?.trim().parse().ok();
-    let mut sample = || Some(Sample { wall: Duration::from_micros(number()?), cpu: 0.0 });
-    let pair = Pair { ours: sample()?, peer: sample()? };
-    Some((name, pair, [number()?, number()?]))
+    let numbers: Vec<u64> = words.map(str::parse).collect::<Result<_, _>>().ok()?;
+    let sides = numbers.chunks_exact(2).map(|side| (Duration::from_micros(side[0]), side[1] as f64));
+    Some((name, sides.collect()))
 }
 
 /// Measures, and prints the table.
 ///
 /// # Panics
 /// When a part of it does not start, with what it said.
-pub(crate) fn run(args: &Args) {
+pub(crate) fn run(args: &Args, built: &Built) {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path().canonicalize().expect("real");
-    let (ours, peer) = (dir.join("ours"), dir.join("peer"));
-    tree(&ours);
-    tree(&peer);
-    let mut share = Share::start(args, &dir.join("ours.sock"), &ours);
-    let mut virtiofsd = Command::new(&args.virtiofsd);
-    virtiofsd.args(["--cache", "auto", "--socket-path"]).arg(dir.join("peer.sock"));
-    let virtiofsd =
-        virtiofsd.arg("--shared-dir").arg(&peer).stderr(Stdio::null()).spawn().expect("virtiofsd starts");
-    let _virtiofsd = Ended(virtiofsd);
-    wait_for(&dir.join("ours.sock"));
-    wait_for(&dir.join("peer.sock"));
-    let mut machine = Ended(qemu(args, &dir).spawn().expect("QEMU starts"));
-    let mut rows: Vec<(String, Row, [Vec<f64>; 2])> = Vec::new();
-    let mut said = Vec::new();
-    let mut done = false;
-    let console = BufReader::new(machine.0.stdout.take().expect("a pipe"));
-    for line in console.lines().map_while(Result::ok) {
-        let line = line.trim_end();
-        if line == "mounted" {
-            share.watch(&ours);
-            fs::write(peer.join("go"), "").expect("written");
-        } else if let Some((name, pair, told)) = row(line) {
-            if rows.last().is_none_or(|(last, ..)| last != name) {
-                eprintln!("{name}");
-                rows.push((name.to_owned(), Row::new(name), Default::default()));
-            }
-            eprintln!("  {:?} : {:?}", pair.ours.wall, pair.peer.wall);
-            let (_, row, all) = rows.last_mut().expect("just pushed");
-            row.pairs.push(pair);
-            all.iter_mut().zip(told).for_each(|(all, told)| all.push(told as f64));
-        } else {
-            done |= line == "done";
-            said.push(line.to_owned());
-        }
+    let socket = dir.join("peer.sock");
+    let ours = Ours::new(built);
+    let folders = ["slipway", "virtiofsd", "sshfs"].map(|name| ours.home.path().join("bench").join(name));
+    let [mine, plain, ssh] = &folders;
+    repository(mine, args.files);
+    for folder in [plain, ssh] {
+        Command::new("cp").arg("-a").args([mine, folder]).within(PATIENCE).run().ok();
     }
-    assert!(done, "the guest did not come to its end:\n{}", said.join("\n"));
-    let (rows, told): (Vec<Row>, Vec<_>) =
-        rows.into_iter().map(|(name, row, told)| (row, (name, told))).unzip();
-    println!("{}", table(&rows));
-    println!(
-        "the guest's requests, its preparations' too, as interrupts of the device; median, ours : virtiofsd"
+    let virtiofsd = std::process::Command::new(&args.virtiofsd)
+        .args(["--cache", "auto", "--socket-path"])
+        .arg(&socket)
+        .arg("--shared-dir")
+        .arg(plain)
+        .stderr(Stdio::null())
+        .spawn();
+    let _virtiofsd = Ended(virtiofsd.expect("virtiofsd starts"));
+    sides::wait_for(&socket, PATIENCE);
+    let device = format!(
+        "set -- \"$@\" -chardev socket,id=plain,path='{}' -device vhost-user-fs-pci,chardev=plain,tag=plain,queue-size=1024",
+        socket.display()
     );
-    for (name, told) in told {
-        let [mine, theirs] = told.map(|all| quantiles(all, [0.5]).map_or(0.0, |[median]| median));
-        println!("  {name:<38} {mine:>8} : {theirs}");
+    ours.start_with(&sides::qemu(&dir, &device));
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../debian");
+    let archive = Command::new(script).arg("bench").args(PACKAGES).within(PATIENCE).run().ok().text();
+    let docker = |words: &[&str]| ours.docker(words).within(PATIENCE);
+    docker(&["import", &archive, "bench"]).run().ok();
+    let program = ours.home.path().join("measure");
+    fs::copy(&args.guest, &program).expect("copied");
+    let binds = [format!("{}:/slipway", mine.display()), format!("{}:/measure:ro", program.display())];
+    let run = ["run", "-d", "--init", "--privileged", "--name", "bench", "-v", &binds[0], "-v", &binds[1]];
+    docker(&run).args(["-v", "local:/local", "bench", "busybox", "sleep", "1000000"]).run().ok();
+    docker(&["cp"]).arg(&args.npm).arg("bench:/npm").run().ok();
+    let exec = |words: &[&str]| docker(&["exec", "bench"]).args(words).run().ok();
+    exec(&["busybox", "mkdir", "/virtiofsd", "/sshfs"]);
+    exec(&["busybox", "mount", "-t", "virtiofs", "plain", "/virtiofsd"]);
+    let mut sides = vec!["slipway=/slipway", "virtiofsd=/virtiofsd", "guest's disk=/local"];
+    if !args.no_sshfs {
+        let options = format!("directport={}", sftp());
+        let from = format!("host.docker.internal:{}", ssh.display());
+        exec(&["sshfs", "-o", &options, &from, "/sshfs"]);
+        sides.push("sshfs=/sshfs");
     }
+    exec(&["busybox", "cp", "-a", "/virtiofsd/repository", "/local/"]);
+    ours.home.wait_watched(mine);
+
+    let mut rows: Vec<(String, Vec<Row>, Vec<Vec<f64>>)> = Vec::new();
+    let pairs = args.pairs.to_string();
+    let measure = docker(&["exec", "bench", "/measure", "bench", &pairs, &args.rows]).args(&sides);
+    let lines = Lines::of(measure);
+    loop {
+        let (_, line) = lines.next(PATIENCE).expect("the container measures to its end");
+        if line == "done" {
+            break;
+        }
+        let Some((name, all)) = row(&line) else { continue };
+        let [own, peers @ ..] = all.as_slice() else { continue };
+        let took: Vec<String> =
+            [own].into_iter().chain(peers).map(|(took, _)| format!("{took:.1?}")).collect();
+        eprintln!("{name}: {}", took.join(" : "));
+        if rows.last().is_none_or(|(last, ..)| last != name) {
+            let peers = sides[1..].iter().map(|side| side.split('=').next().unwrap_or_default());
+            let own = peers.map(|peer| Row::new(&format!("{name} : {peer}"))).collect();
+            rows.push((name.to_owned(), own, vec![Vec::new(); 2]));
+        }
+        let (_, row, asked) = rows.last_mut().expect("just pushed");
+        let sample = |wall: Duration| Sample { wall, cpu: f64::NAN };
+        for (row, peer) in row.iter_mut().zip(peers) {
+            row.pairs.push(Pair { ours: sample(own.0), peer: sample(peer.0) });
+        }
+        asked.iter_mut().zip([own].into_iter().chain(peers)).for_each(|(all, (_, told))| all.push(*told));
+    }
+    for peer in 0..sides.len() - 1 {
+        let of: Vec<Row> =
+            rows.iter_mut().map(|(_, row, _)| std::mem::replace(&mut row[peer], Row::new(""))).collect();
+        println!("{}", table(&of));
+    }
+    println!(
+        "interrupts of the device, one for each answer or for several at once; median, ours : virtiofsd"
+    );
+    for (name, _, asked) in rows {
+        let median = |all: Vec<f64>| quantiles(all, [0.5]).map_or(0.0, |[median]| median);
+        let [own, theirs] = [0, 1].map(|side| median(asked[side].clone()));
+        println!("  {name:<38} {own:>8} : {theirs}");
+    }
+    println!("host  {}", sides::host());
 }

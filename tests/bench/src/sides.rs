@@ -1,11 +1,12 @@
 //! The two machines that are compared, as the same few acts.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     path::{Path, PathBuf},
+    process::Child,
     time::{Duration, Instant},
 };
 
@@ -38,22 +39,51 @@ pub(crate) trait Side {
 
     /// An image and a container to work with.
     fn prepare(&self) {
-        let dir = std::env::temp_dir().join(format!("slipway-bench-{}", std::process::id()));
-        fs::create_dir_all(dir.join("bin")).expect("made");
-        for name in ["busybox", "sh", "cat", "head", "sleep", "true"] {
-            fs::copy("/bin/busybox", dir.join("bin").join(name)).expect("busybox-static is installed");
-        }
-        let tar = Command::new("tar").args(["-c", "-C"]).arg(&dir).arg(".").run().ok().out;
-        fs::remove_dir_all(&dir).expect("removed");
-        self.docker(&["import", "-", "bench"]).stdin(tar).run().ok();
+        busybox_image(self, "bench");
         self.docker(&["run", "-d", "--name", "bench", "bench", "sleep", "1000000"]).run().ok();
         // What is loaded once is not what is compared.
         run(self);
     }
 }
 
+/// A static busybox as an image of that name.
+pub(crate) fn busybox_image(side: &(impl Side + ?Sized), name: &str) {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::create_dir_all(dir.path().join("bin")).expect("made");
+    for name in ["busybox", "sh", "cat", "head", "sleep", "true"] {
+        fs::copy("/bin/busybox", dir.path().join("bin").join(name)).expect("busybox-static is installed");
+    }
+    let tar = Command::new("tar").args(["-c", "-C"]).arg(dir.path()).arg(".").run().ok().out;
+    side.docker(&["import", "-", name]).stdin(tar).run().ok();
+}
+
+/// A process that ends with its owner.
+pub(crate) struct Ended(pub(crate) Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Until something has made `path`.
+pub(crate) fn wait_for(path: &Path, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "{} does not come", path.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Who runs this, by name.
+pub(crate) fn me() -> String {
+    Command::new("id").arg("-un").run().ok().text().trim().to_owned()
+}
+
 /// CPU seconds of processes and of what they have waited for; 0 for one that is gone.
-fn cpu_of(pids: &[u32]) -> f64 {
+pub(crate) fn cpu_of(pids: &[u32]) -> f64 {
     // Linux counts in hundredths of a second here, whatever its own clock does.
     let ticks = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -81,6 +111,24 @@ fn family(pid: u32) -> Vec<u32> {
         at += 1;
     }
     family
+}
+
+/// A search path that begins with a QEMU in `dir` whose arguments a line of shell changes, when it starts a machine.
+pub(crate) fn qemu(dir: &Path, change: &str) -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let name = format!("qemu-system-{}", std::env::consts::ARCH);
+    let real = std::env::split_paths(&path).map(|dir| dir.join(&name)).find(|file| file.is_file());
+    let real = real.expect("QEMU is installed");
+    // It is also asked for its version, and whether an accelerator runs a guest.
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *user,id=net0*)\n{change}\nesac\nexec '{}' \"$@\"\n",
+        real.display()
+    );
+    let file = dir.join(name);
+    fs::write(&file, script).expect("written");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("made a program");
+    std::env::join_paths([dir.to_owned()].into_iter().chain(std::env::split_paths(&path)))
+        .expect("a search path")
 }
 
 /// Slipway in a home of its own.
@@ -178,14 +226,22 @@ impl Peer {
         Sample { wall: began.elapsed(), cpu: self.cpu_seconds() }
     }
 
+    /// As `ssh -L` leads a port on this host to one in the guest.
+    pub(crate) fn forward(&self, from: u16, to: u16) {
+        let forward = format!("127.0.0.1:{from}:127.0.0.1:{to}");
+        self.ssh(&["-O", "forward", "-L", &forward]).run().ok();
+    }
+
+    /// Speaks to the connection that the script left.
+    fn ssh(&self, words: &[&str]) -> Command {
+        let path = format!("ControlPath={}/cm", self.dir.display());
+        Command::new("ssh").args(words).args(["-o", &path, "dev@127.0.0.1"])
+    }
+
     fn pids(&self) -> Vec<u32> {
         let machine =
             fs::read_to_string(self.dir.join("qemu.pid")).ok().and_then(|pid| pid.trim().parse().ok());
-        let master = Command::new("ssh")
-            .args(["-O", "check", "-o"])
-            .arg(format!("ControlPath={}/cm", self.dir.display()))
-            .arg("dev@127.0.0.1")
-            .run();
+        let master = self.ssh(&["-O", "check"]).run();
         // `Master running (pid=123)`
         let ssh = master.err.split_once("pid=").and_then(|(_, rest)| rest.split(')').next()?.parse().ok());
         [machine, ssh].into_iter().flatten().collect()

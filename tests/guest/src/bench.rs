@@ -1,101 +1,156 @@
-//! What file systems cost, measured in the guest: two devices in one guest, in turns, so that both meet the same noise.
+//! What file systems cost, measured in one container that has them all, in turns, so that each meets the same noise.
 //!
-//! ```text
-//!   /bench says how many pairs, and of which rows ─▶ mount both ─▶ `mounted` ─▶ wait for the peer's file `go` ─▶ `row NAME OURS PEER` (µs, interrupts) … ─▶ `done`
-//! ```
+//! `bench ROUNDS ROWS NAME=FOLDER...`: of each row with ROWS in its name that many rounds, in each of these folders. Prints
+//! `row NAME`, and of each folder microseconds and the requests that its device was asked meanwhile, all with tabs between.
 
 use std::{
     fs,
     io::{self, Read, Write},
-    os::unix::fs::{FileExt, PermissionsExt, fchown},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
-
-use rustix::mount::{MountFlags, mount, mount_bind};
 
 /// Before each measurement: what may be believed for a second only has to be asked for again, as between two commands of a
 /// person.
 const REST: Duration = Duration::from_millis(1500);
 /// The big file.
 const BIG: usize = 32 << 20;
+/// In the image, where there is one: a project with its lock, npm and npm's cache.
+const NPM: &str = "/npm";
+/// Made here: what is unpacked.
+const ARCHIVE: &str = "/tmp/archive.tar";
 
 type Work = fn(&Path) -> io::Result<Duration>;
 
 const WORK: &[(&str, Work)] = &[
     ("stat of 2,000 files", stat),
     ("stat of 2,000 missing names", missing),
-    ("list and stat all (as git status)", walk),
+    ("list and stat all", walk),
     ("open, read, close 2,000 files", read),
     ("create 300 files of 4 KiB", create),
-    ("unpack 300 files (as tar)", unpack),
     ("remove 300 files", remove),
     ("write 32 MiB", write_big),
     ("read 32 MiB, nothing kept", read_cold),
     ("read 32 MiB again", read_big),
     ("write 4 KiB at 500 places", write_places),
     ("read 4 KiB at 500 places, nothing kept", read_places),
+    ("tar -x, 300 files", untar),
+    ("git status, nothing kept", git_cold),
+    ("git status again", git),
+    ("npm ci", npm),
 ];
 
-/// Measures; to be called with the modules loaded.
-pub(crate) fn run() -> io::Result<()> {
-    let asked = fs::read_to_string("/bench")?;
-    let (pairs, rows) = asked.split_once(' ').unwrap_or((&asked, ""));
-    let pairs: u32 = pairs.parse().map_err(io::Error::other)?;
-    for (tag, place) in [("slipway", "/ours"), ("plain", "/peer")] {
-        fs::create_dir_all(place)?;
-        mount(tag, place, "virtiofs", MountFlags::empty(), None)?;
+/// What is measured in one folder.
+struct Side {
+    root: PathBuf,
+    /// Its device's name among interrupts, where it has one.
+    device: Option<String>,
+}
+
+/// Measures.
+pub(crate) fn run(words: &[&str]) -> io::Result<()> {
+    let [rounds, rows, sides @ ..] = words else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let rounds: usize = rounds.parse().map_err(io::Error::other)?;
+    let sides: Vec<Side> = sides.iter().map(|side| Side::of(side)).collect::<io::Result<_>>()?;
+    for side in &sides {
+        tree(&side.root)?;
     }
-    fs::create_dir_all("/proc")?;
-    mount("proc", "/proc", "proc", MountFlags::empty(), None)?;
-    // Ours has the one export as a folder of its own, which the agent puts where it is on the host.
-    let export = fs::read_dir("/ours")?.next().ok_or_else(|| io::Error::other("nothing is shared"))??.path();
-    fs::metadata(export.join("tree"))?;
-    let ours = PathBuf::from("/export");
-    fs::create_dir_all(&ours)?;
-    mount_bind(&export, &ours)?;
-    println!("mounted");
-    let peer = PathBuf::from("/peer");
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !peer.join("go").exists() {
-        if Instant::now() > deadline {
-            return Err(io::Error::other("nobody said go"));
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
+    archive(&sides[0].root)?;
+    println!("ready");
     for (name, work) in WORK.iter().filter(|(name, _)| name.contains(rows)) {
         // What is loaded once is not what is compared, nor what was seen before the watcher was there.
-        for _ in 0..2 {
-            work(&ours)?;
-            work(&peer)?;
-            thread::sleep(REST);
+        for side in &sides {
+            work(&side.root)?;
         }
-        for pair in 0..pairs {
-            let (mut took, mut told) = ([Duration::ZERO; 2], [0; 2]);
-            // The one that goes first changes from pair to pair.
-            for turn in 0..2 {
-                let side = ((pair + turn) % 2) as usize;
+        for round in 0..rounds {
+            let mut measured = vec![(Duration::ZERO, 0); sides.len()];
+            // The one that goes first changes from round to round.
+            for turn in 0..sides.len() {
+                let at = (round + turn) % sides.len();
+                let side = &sides[at];
                 thread::sleep(REST);
-                let before = interrupts(side)?;
-                took[side] = work([&ours, &peer][side])?;
-                told[side] = interrupts(side)? - before;
+                let before = side.interrupts()?;
+                let took = work(&side.root)?;
+                measured[at] = (took, side.interrupts()? - before);
             }
-            let [mine, theirs] = took.map(|took| took.as_micros());
-            println!("row {name}\t{mine}\t{theirs}\t{}\t{}", told[0], told[1]);
+            let numbers = measured.iter().map(|(took, told)| format!("\t{}\t{told}", took.as_micros()));
+            println!("row {name}{}", numbers.collect::<String>());
         }
     }
     println!("done");
     Ok(())
 }
 
-/// How often a device has interrupted so far: each time for an answer, or for several at once. Ours is the first device.
-fn interrupts(device: usize) -> io::Result<u64> {
-    let all = fs::read_to_string("/proc/interrupts")?;
-    let queue = format!("virtio{device}-");
-    let lines =
-        all.lines().filter(|line| line.split_whitespace().last().is_some_and(|it| it.starts_with(&queue)));
-    Ok(lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum())
+impl Side {
+    /// `virtiofs` mounts are devices in the order in which the machine has them: ours is the first, then the peer's.
+    fn of(word: &str) -> io::Result<Self> {
+        let (name, root) = word.split_once('=').ok_or(io::ErrorKind::InvalidInput)?;
+        let place = match name {
+            "slipway" => Some(0),
+            "virtiofsd" => Some(1),
+            _ => None,
+        };
+        let mut devices: Vec<(u32, String)> = fs::read_dir("/sys/bus/virtio/drivers/virtiofs")?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter_map(|name| Some((name.strip_prefix("virtio")?.parse().ok()?, name)))
+            .collect();
+        devices.sort_unstable();
+        let device = place.and_then(|place: usize| devices.get(place)).map(|(_, name)| name.clone());
+        Ok(Self { root: root.into(), device })
+    }
+
+    /// How often the device has interrupted so far: each time for an answer, or for several at once.
+    fn interrupts(&self) -> io::Result<u64> {
+        let Some(device) = &self.device else { return Ok(0) };
+        let all = fs::read_to_string("/proc/interrupts")?;
+        let queue = format!("{device}-");
+        let lines = all
+            .lines()
+            .filter(|line| line.split_whitespace().last().is_some_and(|it| it.starts_with(&queue)));
+        let count = |line: &str| {
+            let counts = line.split_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok());
+            counts.sum::<u64>()
+        };
+        Ok(lines.map(count).sum())
+    }
+}
+
+fn tree(root: &Path) -> io::Result<()> {
+    for folder in 0..50 {
+        let path = root.join(format!("tree/folder {folder}"));
+        fs::create_dir_all(&path)?;
+        for file in 0..40 {
+            fs::write(path.join(format!("file {}", folder * 40 + file)), [7; 4096])?;
+        }
+    }
+    fs::write(root.join("big"), vec![7; BIG])
+}
+
+fn tar(words: &[&str]) -> io::Result<()> {
+    quiet(Command::new("tar").args(words))
+}
+
+/// Runs a program that has nothing to say that matters here.
+fn quiet(command: &mut Command) -> io::Result<()> {
+    let ran = command.stdin(Stdio::null()).output()?;
+    if ran.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{command:?}: {}", String::from_utf8_lossy(&ran.stderr))))
+}
+
+fn archive(root: &Path) -> io::Result<()> {
+    let folder = root.join("packed");
+    for below in 0..10 {
+        let below = folder.join(format!("folder {below}"));
+        fs::create_dir_all(&below)?;
+        (0..30).try_for_each(|n| fs::write(below.join(n.to_string()), [7; 4096]))?;
+    }
+    tar(&["-c", "-f", ARCHIVE, "-C", &folder.to_string_lossy(), "."])?;
+    fs::remove_dir_all(folder)
 }
 
 fn timed(act: impl FnOnce() -> io::Result<()>) -> io::Result<Duration> {
@@ -157,23 +212,44 @@ fn create(root: &Path) -> io::Result<Duration> {
     Ok(took)
 }
 
-/// With owner, mode and time of each, as root's tar sets them.
-fn unpack(root: &Path) -> io::Result<Duration> {
+/// As root's tar does it: with owner, mode and time of each.
+fn untar(root: &Path) -> io::Result<Duration> {
     let folder = root.join("unpacked");
-    let took = timed(|| {
-        (0..300).try_for_each(|n| {
-            let below = folder.join(format!("folder {}", n / 30));
-            if n % 30 == 0 {
-                fs::create_dir_all(&below)?;
-            }
-            let mut file =
-                fs::OpenOptions::new().write(true).create_new(true).open(below.join(n.to_string()))?;
-            file.write_all(&[7; 4096])?;
-            fchown(&file, Some(0), Some(0))?;
-            file.set_permissions(fs::Permissions::from_mode(0o644))?;
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
-        })
-    })?;
+    fs::create_dir(&folder)?;
+    let took = timed(|| tar(&["-x", "-f", ARCHIVE, "-C", &folder.to_string_lossy()]))?;
+    fs::remove_dir_all(folder)?;
+    Ok(took)
+}
+
+/// In a repository that the host has put there.
+fn git(root: &Path) -> io::Result<Duration> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(root.join("repository")).args(["-c", "safe.directory=*", "status", "--porcelain"]);
+    timed(|| quiet(&mut git))
+}
+
+fn git_cold(root: &Path) -> io::Result<Duration> {
+    drop_caches()?;
+    git(root)
+}
+
+/// Puts a project's packages where they belong, from npm's own cache.
+fn npm(root: &Path) -> io::Result<Duration> {
+    let folder = root.join("project");
+    fs::create_dir(&folder)?;
+    for name in ["package.json", "package-lock.json"] {
+        fs::copy(Path::new(NPM).join(name), folder.join(name))?;
+    }
+    let mut npm = Command::new("node");
+    npm.arg(format!("{NPM}/cli/bin/npm-cli.js")).args([
+        "ci",
+        "--offline",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+    ]);
+    npm.arg(format!("--cache={NPM}/cache")).current_dir(&folder);
+    let took = timed(|| quiet(&mut npm))?;
     fs::remove_dir_all(folder)?;
     Ok(took)
 }
@@ -211,8 +287,12 @@ fn read_big(root: &Path) -> io::Result<Duration> {
     })
 }
 
+fn drop_caches() -> io::Result<()> {
+    fs::write("/proc/sys/vm/drop_caches", "3")
+}
+
 fn read_cold(root: &Path) -> io::Result<Duration> {
-    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    drop_caches()?;
     read_big(root)
 }
 
@@ -231,7 +311,7 @@ fn write_places(root: &Path) -> io::Result<Duration> {
 }
 
 fn read_places(root: &Path) -> io::Result<Duration> {
-    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    drop_caches()?;
     let file = fs::File::open(root.join("big"))?;
     let mut piece = [0; 4096];
     timed(|| places().try_for_each(|place| file.read_exact_at(&mut piece, place)))

@@ -7,9 +7,7 @@
 //! | 2003 | sends back what it reads as it comes: both directions at once |
 //! | 2004 | answers with how many bytes 2002 read after its own end, all streams together |
 //!
-//! With a file `/bench` it measures two file systems instead ([`bench`]).
-//!
-//! With arguments it is a program for containers of the end-to-end tests instead: `watch` ([`watch`]), `posix` ([`posix`]),
+//! With arguments it is a program for containers of the end-to-end tests instead: `watch` ([`watch`]), `posix` ([`posix`]), `bench` ([`bench`]),
 //! `look`, `poll`, `hear` and `touch` ([`look`]), and with a number, under whatever name, `sleep`.
 
 mod bench;
@@ -48,6 +46,7 @@ fn main() {
         ["poll", file] => Some(look::poll(Path::new(file))),
         ["hear", folders @ ..] => Some(look::hear(folders)),
         ["touch"] => Some(look::touch()),
+        ["bench", words @ ..] => Some(bench::run(words)),
         ["posix", folder] => Some(posix::run(Path::new(folder))),
         ["posix", words @ ..] => Some(posix::between(words)),
         [seconds] if let Ok(seconds) = seconds.parse() => {
@@ -79,9 +78,6 @@ fn run() -> io::Result<()> {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(e) => return Err(io::Error::other(format!("{}: {e}", module.path().display()))),
         }
-    }
-    if Path::new("/bench").exists() {
-        return bench::run();
     }
     let after_end = Arc::new(AtomicU64::new(0));
     let (count, told) = (Arc::clone(&after_end), after_end);
