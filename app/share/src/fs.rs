@@ -51,6 +51,10 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 const BITS: u32 = 48;
 const OWN: u64 = (1 << BITS) - 1;
 
+/// File systems that keep their files elsewhere: NFS, CIFS, SMB 2 and older, AFS, Ceph, 9p, and FUSE, of which sshfs is one.
+const REMOTE: [u32; 8] =
+    [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x517b, 0x5346_414f, 0x00c3_6400, 0x0102_1997, 0x6573_5546];
+
 pub(crate) fn errno(code: libc::c_int) -> io::Error {
     io::Error::from_raw_os_error(code)
 }
@@ -80,6 +84,8 @@ pub(crate) struct Export {
     fs: PassthroughFs,
     /// What is shared; entered when the library opens it.
     tree: OwnedFd,
+    /// It lies on another computer, which may refuse at a close what it has taken before.
+    remote: bool,
     known: RwLock<HashMap<u64, Known>>,
 }
 
@@ -193,7 +199,8 @@ impl Inner {
         };
         let fs = self.inside(&tree, || PassthroughFs::new(config))?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let export = Export { number, id: id.to_owned(), only, fs, tree, known: RwLock::default() };
+        let remote = rustix::fs::fstatfs(&tree).is_ok_and(|found| REMOTE.contains(&(found.f_type as u32)));
+        let export = Export { number, id: id.to_owned(), only, fs, tree, remote, known: RwLock::default() };
         if let Some(options) = *read(&self.options) {
             self.open_root(&export, options)?;
         }

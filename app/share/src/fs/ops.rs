@@ -334,6 +334,11 @@ impl FileSystem for Shares {
     }
 
     fn flush(&self, ctx: Context, inode: u64, handle: u64, owner: u64) -> io::Result<()> {
+        // A close has nothing to tell of files on this computer. The guest asks no more then, for no export; what is added
+        // later from another one is looked after by `release`.
+        if !read(&self.exports).values().any(|export| export.remote) {
+            return Err(errno(libc::ENOSYS));
+        }
         let (export, inode) = self.export(inode)?;
         export.fs.flush(nobody(ctx), inode, handle, owner)
     }
@@ -371,6 +376,11 @@ impl FileSystem for Shares {
         let (export, inode) = self.export(inode)?;
         if writes(flags) {
             self.left(&export, inode);
+            if export.remote
+                && let Err(error) = export.fs.flush(nobody(ctx), inode, handle, 0)
+            {
+                eprintln!("share: what was written to a file of the export {} is lost: {error}", export.id);
+            }
         }
         export.fs.release(nobody(ctx), inode, flags, handle, flush, flock, owner)
     }

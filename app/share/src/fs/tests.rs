@@ -251,3 +251,20 @@ fn who_makes_more_files_than_may_be_open_makes_each_once() {
     });
     assert_eq!(std::fs::read_dir(dir.path()).expect("lists").count(), 2000);
 }
+
+#[test]
+fn a_close_is_asked_about_only_where_files_may_lie_elsewhere() {
+    let (shares, _heard) = shares();
+    let dir = tempfile::tempdir().expect("folder");
+    std::fs::write(dir.path().join("file"), "x").expect("writes");
+    shares.add("one", tree(dir.path()), None).expect("adds");
+    let file = walk(&shares, &["one", "file"]).expect("there").inode;
+    let (handle, _) = shares.open(who(0), file, false, libc::O_RDWR as u32).expect("opens");
+    let handle = handle.expect("a handle");
+    let refused = shares.flush(who(0), file, handle, 0).expect_err("not asked any more");
+    assert_eq!(refused.raw_os_error(), Some(libc::ENOSYS));
+    for export in write(&shares.exports).values_mut() {
+        Arc::get_mut(export).expect("ours alone").remote = true;
+    }
+    shares.flush(who(0), file, handle, 0).expect("the other computer has taken it");
+}
