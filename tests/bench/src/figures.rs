@@ -95,7 +95,12 @@ pub(crate) fn table(rows: &[Row]) -> String {
             row.pairs.len(),
             ratio(|s| s.wall.as_secs_f64()),
             ratio(|s| s.cpu),
-            format!("{:.2} : {:.2}", cpu(|p| p.ours.cpu), cpu(|p| p.peer.cpu)),
+            // Where it cannot be told whose they are.
+            if cpu(|p| p.ours.cpu).is_nan() {
+                String::new()
+            } else {
+                format!("{:.2} : {:.2}", cpu(|p| p.ours.cpu), cpu(|p| p.peer.cpu))
+            },
         ));
     }
     text

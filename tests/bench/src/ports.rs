@@ -17,8 +17,10 @@
 mod work;
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, UdpSocket},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -94,7 +96,7 @@ fn forwarding(from: u16, to: u16, passt: Option<&Path>) -> String {
     )
 }
 
-/// passt, with a port that leads to `to` in the guest; `None` where it is not installed.
+/// passt, with a port that leads to `to` in the guest; `None` where it is not installed. As root it becomes `nobody`.
 fn passt(socket: &Path, from: u16, to: u16) -> Option<Ended> {
     let mut passt = std::process::Command::new("passt");
     passt.args([
@@ -110,8 +112,6 @@ fn passt(socket: &Path, from: u16, to: u16) -> Option<Ended> {
     ]);
     passt.arg(socket).args(["--tcp-ports", &format!("127.0.0.1/{from}:{to}")]);
     passt.args(["--udp-ports", &format!("127.0.0.1/{from}:{to}")]);
-    // As root it would become somebody who may not enter our folder.
-    passt.args(["--runas", &sides::me()]);
     let passt = Ended(passt.stderr(std::process::Stdio::null()).spawn().ok()?);
     sides::wait_for(socket, PATIENCE);
     Some(passt)
@@ -179,7 +179,11 @@ pub(crate) fn run(args: &Args, built: &Built) {
     let port =
         (20_000..30_000).find(|port| UdpSocket::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).expect("one");
     let (forwarded, passed, tunnelled) = (free(), free(), free());
-    let socket = dir.path().join("passt.sock");
+    let (open, entered) = (fs::Permissions::from_mode(0o777), fs::Permissions::from_mode(0o711));
+    let room = dir.path().join("passt");
+    fs::create_dir(&room).and_then(|()| fs::set_permissions(&room, open)).expect("a folder for anybody");
+    fs::set_permissions(dir.path(), entered).expect("may be entered");
+    let socket = room.join("socket");
     let passt = passt(&socket, passed, port);
     let peer = args.peer.as_ref().zip(args.peer_up.as_ref()).map(|(dir, up)| Peer::new(dir, up, built));
     let ours = Ours::new(built);

@@ -77,11 +77,6 @@ pub(crate) fn wait_for(path: &Path, patience: Duration) {
     }
 }
 
-/// Who runs this, by name.
-pub(crate) fn me() -> String {
-    Command::new("id").arg("-un").run().ok().text().trim().to_owned()
-}
-
 /// CPU seconds of processes and of what they have waited for; 0 for one that is gone.
 pub(crate) fn cpu_of(pids: &[u32]) -> f64 {
     // Linux counts in hundredths of a second here, whatever its own clock does.
