@@ -5,11 +5,11 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
-use slipway_test_harness::{Command, Home, Ran};
+use slipway_test_harness::{Home, NODE, Ran};
 
 use crate::{
     Shared,
@@ -21,28 +21,6 @@ use crate::{
 pub(crate) const ON_DEMAND: &[Shared] = &[
     ("programs_node_starts_anew_when_its_file_is_saved", node),
     ("programs_postgres_keeps_its_data", postgres),
-];
-
-const NODE: &[&str] = &[
-    "busybox-static",
-    "nodejs",
-    "libnode108",
-    "gcc-12-base",
-    "libbrotli1",
-    "libc-ares2",
-    "libc6",
-    "libgcc-s1",
-    "libicu72",
-    "libnghttp2-14",
-    "libssl3",
-    "libstdc++6",
-    "libuv1",
-    "node-acorn",
-    "node-busboy",
-    "node-cjs-module-lexer",
-    "node-undici",
-    "node-xtend",
-    "zlib1g",
 ];
 
 const POSTGRES: &[&str] = &[
@@ -101,13 +79,6 @@ const PATIENCE: Duration = Duration::from_secs(400);
 /// An emulated machine takes seconds to start node.
 const ANEW: Duration = Duration::from_secs(120);
 
-/// An image of Debian packages.
-fn image(home: &Home, name: &str, packages: &[&str]) {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("debian");
-    let archive = Command::new(script).arg(name).args(packages).within(PATIENCE).run().ok().text();
-    home.docker(["import", &archive, name]).within(PATIENCE).run().ok();
-}
-
 fn folder(home: &Home, name: &str) -> PathBuf {
     let dir = home.path().join("programs").join(name);
     fs::create_dir_all(&dir).expect("made");
@@ -115,7 +86,7 @@ fn folder(home: &Home, name: &str) -> PathBuf {
 }
 
 fn node(home: &Home) {
-    image(home, "node", NODE);
+    home.debian_image("node", NODE, PATIENCE);
     let dir = folder(home, "node");
     let (file, aside) = (dir.join("server.js"), dir.join(".server.js.swp"));
     let server = |says: &str| {
@@ -166,7 +137,7 @@ fn node(home: &Home) {
 }
 
 fn postgres(home: &Home) {
-    image(home, "unpacked", POSTGRES);
+    home.debian_image("unpacked", POSTGRES, PATIENCE);
     let build = folder(home, "postgres image");
     let dockerfile = "FROM unpacked\n\
         RUN echo 'postgres:x:999:999:PostgreSQL:/db:/bin/sh' > /etc/passwd && chmod 1777 /tmp\n\

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{GuestImage, State};
+use crate::{GuestImage, State, Status};
 
 /// Which image is to take the place of the one in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -40,4 +40,12 @@ pub struct Updated {
     pub to: String,
     /// How the machine is: stopped, if it was so before.
     pub state: State,
+}
+
+impl Status {
+    /// The update that a person should hear of: a start takes one by itself, and what they went back from is no news to them.
+    #[must_use]
+    pub fn news(&self) -> Option<&Update> {
+        self.update.as_ref().filter(|update| !update.declined && self.machine.is_some())
+    }
 }

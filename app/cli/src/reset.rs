@@ -30,12 +30,7 @@ pub(crate) async fn reset(session: &Session, what: Reset, yes: bool) -> Result<u
     if !yes {
         say.stderr("this will be lost for good:\n");
         lost.iter().for_each(|line| say.stderr(&format!("  {line}\n")));
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            let problem = Problem::new("unconfirmed", "there is nobody to ask whether it may be lost");
-            return Err(problem.hint("add `--yes` when you are sure").into());
-        }
-        if !ask(say, "go on?", false)? {
-            say.talk("nothing was changed");
+        if !confirmed(say, "it may be lost")? {
             return Ok(1);
         }
     }
@@ -60,6 +55,22 @@ fn losses(holdings: &Holdings, what: Reset) -> Vec<String> {
         lost.push("the logs".into());
     }
     lost
+}
+
+/// Asks the person, who was just told what it costs, whether `what`; says that nothing was changed when it may not be.
+///
+/// # Errors
+/// Nobody can be asked.
+pub(crate) fn confirmed(say: Say, what: &str) -> Result<bool, Fail> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        let problem = Problem::new("unconfirmed", format!("there is nobody to ask whether {what}"));
+        return Err(problem.hint("add `--yes` when you are sure").into());
+    }
+    let yes = ask(say, "go on?", false)?;
+    if !yes {
+        say.talk("nothing was changed");
+    }
+    Ok(yes)
 }
 
 /// Asks the person. No answer is a no.

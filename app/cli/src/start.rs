@@ -215,9 +215,7 @@ pub(crate) fn notices(status: &Status) -> Vec<String> {
         let verb = if names.len() == 1 { "holds" } else { "hold" };
         notices.push(format!("{} {verb} from the next start: `slipway restart`", names.join(", ")));
     }
-    // A start takes it by itself, and what the person went back from is no news to them.
-    if let Some(update) = status.update.as_ref().filter(|update| !update.declined && status.machine.is_some())
-    {
+    if let Some(update) = status.news() {
         notices.push(format!("guest image {} is ready: `slipway update`", update.to.version));
     }
     notices

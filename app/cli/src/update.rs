@@ -1,9 +1,6 @@
 //! Another guest image in place of the one in use. The daemon does it, and goes back by itself; the verb asks and shows.
 
-use std::{
-    cell::Cell,
-    io::{self, IsTerminal},
-};
+use std::cell::Cell;
 
 use slipway_api::{Problem, State, Update, UpdateRequest};
 
@@ -11,7 +8,7 @@ use crate::{
     args::UpdateArgs,
     follow,
     reach::{Session, docker_config},
-    reset::ask,
+    reset::confirmed,
     say::{Fail, Say, clean},
     start::{Asked, interruptible},
     status::exit_code,
@@ -50,13 +47,7 @@ pub(crate) async fn update(session: &Session, how: &UpdateArgs) -> Result<u8, Fa
     }
     if runs && !how.yes {
         say.stderr("the machine is restarted for it: its containers are stopped, and those with a restart policy come up again\n");
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-            let problem =
-                Problem::new("unconfirmed", "there is nobody to ask whether the machine may be restarted");
-            return Err(problem.hint("add `--yes` when you are sure").into());
-        }
-        if !ask(say, "go on?", false)? {
-            say.talk("nothing was changed");
+        if !confirmed(say, "the machine may be restarted")? {
             return Ok(1);
         }
     }

@@ -149,10 +149,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Asked<T> {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
-    let failed = |error: tokio::task::JoinError| {
-        Refusal(Problem::new("internal", "a task of the daemon failed").because(error.to_string()))
-    };
-    tokio::task::spawn_blocking(work).await.map_err(failed)
+    crate::blocking(work).await.map_err(Refusal)
 }
 
 #[utoipa::path(get, path = "/version", responses((status = 200, body = Version)))]

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Context, board::Board, config, guest::Guest, image, setup};
+use crate::{Context, blocking, board::Board, config, guest::Guest, image, setup};
 
 /// How long the shim may take: a KVM that does not work is given up within 10 s.
 const SHIM: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ pub(crate) async fn boot(
             prepare_disk(&context.paths.data_disk(), settings.disk.as_bytes())?;
             Ok((settings, manifest, guest, kept))
         })
-        .await?
+        .await??
     };
     board.change(|status| status.image = Some(manifest.version.clone()));
     if let Some(problem) = kept {
@@ -112,16 +112,12 @@ pub(crate) async fn boot(
     let paths = context.paths.clone();
     match live {
         Ok(live) => {
-            let remembered = move || {
-                image::booted(&paths);
-                Ok(())
-            };
-            blocking(remembered).await?;
+            blocking(move || image::booted(&paths)).await?;
             Ok(live)
         }
         Err(problem) => {
             let (problem, image) =
-                blocking(move || Ok((image::boot_failed(&paths, problem), image::version(&paths)))).await?;
+                blocking(move || (image::boot_failed(&paths, problem), image::version(&paths))).await?;
             board.change(|status| status.image = image);
             Err(problem)
         }
@@ -247,15 +243,6 @@ pub(crate) async fn end(shim: &ShimClient) {
 
 pub(crate) fn cancelled() -> Problem {
     Problem::new("cancelled", "the start was cancelled by a stop")
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-) -> Result<T, Problem> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(Problem::new("internal", "a task of the daemon failed").because(error.to_string())),
-    }
 }
 
 pub(crate) fn find_qemu(guest: GuestArch) -> Result<(), Problem> {

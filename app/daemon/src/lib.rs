@@ -42,12 +42,14 @@ use std::{
     sync::Arc,
 };
 
+use slipway_api::Problem;
 use slipway_relay::{Gate, ListenError, Relay};
 use slipway_settings::paths::{Env, PathError, Paths};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinError,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -171,6 +173,16 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     // Not by closing: a child that has not got to its exec yet has the descriptor, too.
     let _ = lock.unlock();
     Ok(())
+}
+
+/// Does something that blocks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| failed(&error))
+}
+
+/// A task of ours has panicked.
+fn failed(error: &JoinError) -> Problem {
+    Problem::new("internal", "a task of the daemon failed").because(error.to_string())
 }
 
 /// The default profile of a home at `root`, for tests.

@@ -18,10 +18,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Context,
+    Context, blocking,
     board::Board,
     boot::{self, Live},
-    config, holdings, image, logs,
+    config, failed, holdings, image, logs,
     policy::{self, Ask, Event, Verdict},
     update,
 };
@@ -171,8 +171,7 @@ impl Task {
                 Some(done) = self.work.join_next() => match done {
                     Ok(done) => self.done(done),
                     Err(error) => {
-                        let problem = Problem::new("internal", "a task of the daemon failed");
-                        self.done(Done::Booted(Err(problem.because(error.to_string()))));
+                        self.done(Done::Booted(Err(failed(&error))));
                     }
                 },
                 () = changed(self.live.as_mut()) => self.look_inside(),
@@ -335,14 +334,11 @@ impl Task {
 
     async fn install(&mut self, request: Option<ImageRequest>) -> Result<String, Problem> {
         let context = Arc::clone(&self.context);
-        let installed = tokio::task::spawn_blocking(move || match request {
+        let manifest = blocking(move || match request {
             Some(request) => image::install_chosen(&context.paths, &context.exe, &request),
             None => image::roll_back(&context.paths),
         })
-        .await;
-        let manifest = installed.map_err(|error| {
-            Problem::new("internal", "a task of the daemon failed").because(error.to_string())
-        })??;
+        .await??;
         self.board.change(|status| status.image = Some(manifest.version.clone()));
         Ok(manifest.version)
     }

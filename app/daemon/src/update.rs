@@ -17,7 +17,7 @@ use slipway_api::{
 use tokio::sync::{Mutex, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Context, board::Board, configure, image, owner::Owner};
+use crate::{Context, blocking, board::Board, configure, failed, image, owner::Owner};
 
 /// Keeps the status's word about the image beside the program true, until `stop`.
 pub(crate) async fn attend(context: Arc<Context>, board: Board, stop: CancellationToken) {
@@ -68,9 +68,7 @@ impl Updates {
     /// Checks the image that is to be taken: all of it.
     pub(crate) async fn examine(&self, dir: Option<PathBuf>) -> Result<Update, Problem> {
         let context = Arc::clone(&self.context);
-        tokio::task::spawn_blocking(move || image::examine(&context.paths, &context.exe, dir))
-            .await
-            .map_err(failed)?
+        blocking(move || image::examine(&context.paths, &context.exe, dir)).await?
     }
 
     /// Takes it. The machine runs afterwards if it ran before.
@@ -88,7 +86,7 @@ impl Updates {
                 () = this.stop.cancelled() => Err(Problem::new("daemon-ending", "the daemon is about to end")),
             }
         };
-        self.tasks.spawn(work).await.map_err(failed)?
+        self.tasks.spawn(work).await.map_err(|error| failed(&error))?
     }
 
     async fn go(&self, request: UpdateRequest) -> Result<Updated, Problem> {
@@ -160,8 +158,4 @@ fn went_back(problem: Problem, to: &str, from: Option<&str>, now: &Status) -> Pr
         }
         _ => told.hint(format!("the machine does not run{before}: `slipway status` says why")),
     }
-}
-
-fn failed(error: tokio::task::JoinError) -> Problem {
-    Problem::new("internal", "a task of the daemon failed").because(error.to_string())
 }

@@ -3,7 +3,6 @@
 //!
 //! Names (create, delete, move) match one event each. Contents match by the file's state: an event is the guest's when the
 //! file is as the guest left it, so that a change of the host is never taken for an echo, however close they lie.
-
 //!
 //! They travel as records in a pipe, because a guest that writes many small files has a record for each few microseconds of
 //! the worker: the watcher reads them by the hundred.

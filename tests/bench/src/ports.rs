@@ -22,7 +22,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -125,13 +125,12 @@ fn serve(side: &dyn Side, server: &Path, port: u16) {
     side.docker(&["start", "ports"]).run().ok();
 }
 
-/// The host's end of outbound rows: takes a number of bytes and answers when all are there, or gives as many.
-fn host_server(bytes: u64) -> u16 {
+/// The host's end of outbound rows, for that many connections: takes what comes, or gives this many bytes.
+fn host_server(bytes: u64, connections: usize) -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
     let port = listener.local_addr().expect("an address").port();
-    // Ends with the program.
-    thread::spawn(move || {
-        for stream in listener.incoming() {
+    let serving = thread::Builder::new().name("outbound".into()).spawn(move || {
+        for stream in listener.incoming().take(connections) {
             let Ok(mut stream) = stream else { continue };
             let block = vec![0; 128 << 10];
             let mut act = [0];
@@ -143,7 +142,7 @@ fn host_server(bytes: u64) -> u16 {
             }
         }
     });
-    port
+    (port, serving.expect("a thread"))
 }
 
 /// From a container to this host and back, by one of its addresses.
@@ -297,9 +296,10 @@ pub(crate) fn run(args: &Args, built: &Built) {
 
 /// The rows of the outbound network.
 fn outward(args: &Args, ours: &Ours, passt: u32) -> [Row; 2] {
-    let port = host_server(args.mib << 20);
-    [("outbound up, user network : passt", true), ("outbound down, user network : passt", false)].map(
-        |(name, up)| {
+    // Two rows, two ways.
+    let (port, serving) = host_server(args.mib << 20, 4 * args.pairs);
+    let rows = [("outbound up, user network : passt", true), ("outbound down, user network : passt", false)]
+        .map(|(name, up)| {
             let mut row = Row::new(name);
             for n in 1..=args.pairs {
                 let sample = |host| {
@@ -312,6 +312,7 @@ fn outward(args: &Args, ours: &Ours, passt: u32) -> [Row; 2] {
                 row.pairs.push(Pair { ours: user, peer });
             }
             row
-        },
-    )
+        });
+    serving.join().expect("it served");
+    rows
 }

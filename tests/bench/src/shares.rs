@@ -17,12 +17,12 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use clap::Parser;
-use slipway_test_harness::{Built, Command, Lines};
+use slipway_test_harness::{Built, Command, Lines, NODE};
 
 use crate::{
     figures::{Pair, Row, Sample, quantiles, table},
@@ -58,41 +58,15 @@ pub(crate) struct Args {
 /// For whatever is prepared, and for one round of the longest row.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-const PACKAGES: &[&str] = &[
-    "busybox-static",
-    "git",
-    "gcc-12-base",
-    "libacl1",
-    "libbrotli1",
-    "libc-ares2",
-    "libc6",
-    "libfuse3-3",
-    "libgcc-s1",
-    "libglib2.0-0",
-    "libicu72",
-    "libnghttp2-14",
-    "libnode108",
-    "libpcre2-8-0",
-    "libselinux1",
-    "libssl3",
-    "libstdc++6",
-    "libuv1",
-    "node-acorn",
-    "node-busboy",
-    "node-cjs-module-lexer",
-    "node-undici",
-    "node-xtend",
-    "nodejs",
-    "sshfs",
-    "tar",
-    "zlib1g",
-];
+/// What is there beside node.
+const MORE: &[&str] =
+    &["git", "libacl1", "libfuse3-3", "libglib2.0-0", "libpcre2-8-0", "libselinux1", "sshfs", "tar"];
 
-/// Serves one client of sshfs, and ends with it.
-fn sftp() -> u16 {
+/// Serves one client of sshfs: on which port, and the thread, which ends with the client.
+fn sftp() -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
     let port = listener.local_addr().expect("an address").port();
-    thread::spawn(move || {
+    let serving = thread::Builder::new().name("sftp".into()).spawn(move || {
         let (stream, _) = listener.accept().expect("a client");
         // As sshd has it: an answer that waits for more to say is no answer.
         stream.set_nodelay(true).expect("set");
@@ -100,7 +74,7 @@ fn sftp() -> u16 {
         let mut server = std::process::Command::new("/usr/lib/openssh/sftp-server");
         let _ = server.stdin(end()).stdout(end()).status().expect("openssh-sftp-server is installed");
     });
-    port
+    (port, serving.expect("a thread"))
 }
 
 fn git(folder: &Path, words: &[&str]) {
@@ -163,10 +137,8 @@ pub(crate) fn run(args: &Args, built: &Built) {
     );
     ours.start_with(&sides::qemu(&dir, &device));
 
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../debian");
-    let archive = Command::new(script).arg("bench").args(PACKAGES).within(PATIENCE).run().ok().text();
+    ours.home.debian_image("bench", NODE.iter().chain(MORE), PATIENCE);
     let docker = |words: &[&str]| ours.docker(words).within(PATIENCE);
-    docker(&["import", &archive, "bench"]).run().ok();
     let program = ours.home.path().join("measure");
     fs::copy(&args.guest, &program).expect("copied");
     let binds = [format!("{}:/slipway", mine.display()), format!("{}:/measure:ro", program.display())];
@@ -177,8 +149,11 @@ pub(crate) fn run(args: &Args, built: &Built) {
     exec(&["busybox", "mkdir", "/virtiofsd", "/sshfs"]);
     exec(&["busybox", "mount", "-t", "virtiofs", "plain", "/virtiofsd"]);
     let mut sides = vec!["slipway=/slipway", "virtiofsd=/virtiofsd", "guest's disk=/local"];
+    let mut serving = None;
     if !args.no_sshfs {
-        let options = format!("directport={}", sftp());
+        let (port, thread) = sftp();
+        serving = Some(thread);
+        let options = format!("directport={port}");
         let from = format!("host.docker.internal:{}", ssh.display());
         exec(&["sshfs", "-o", &options, &from, "/sshfs"]);
         sides.push("sshfs=/sshfs");
@@ -226,4 +201,9 @@ pub(crate) fn run(args: &Args, built: &Built) {
         println!("  {name:<38} {own:>8} : {theirs}");
     }
     println!("host  {}", sides::host());
+    // With the machine its client goes.
+    drop(ours);
+    if let Some(serving) = serving {
+        serving.join().expect("it served");
+    }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slipway_test_harness::{Built, Command, Home, end};
+use slipway_test_harness::{Built, Command, Home, busybox_archive, end};
 
 use crate::figures::Sample;
 
@@ -48,13 +48,7 @@ pub(crate) trait Side {
 
 /// A static busybox as an image of that name.
 pub(crate) fn busybox_image(side: &(impl Side + ?Sized), name: &str) {
-    let dir = tempfile::tempdir().expect("a folder");
-    fs::create_dir_all(dir.path().join("bin")).expect("made");
-    for name in ["busybox", "sh", "cat", "head", "sleep", "true"] {
-        fs::copy("/bin/busybox", dir.path().join("bin").join(name)).expect("busybox-static is installed");
-    }
-    let tar = Command::new("tar").args(["-c", "-C"]).arg(dir.path()).arg(".").run().ok().out;
-    side.docker(&["import", "-", name]).stdin(tar).run().ok();
+    side.docker(&["import", "-", name]).stdin(busybox_archive()).run().ok();
 }
 
 /// A process that ends with its owner.

@@ -55,6 +55,51 @@ impl Built {
     }
 }
 
+/// Debian's node with its libraries and a shell, as packages for [`Home::debian_image`].
+pub const NODE: &[&str] = &[
+    "busybox-static",
+    "nodejs",
+    "libnode108",
+    "gcc-12-base",
+    "libbrotli1",
+    "libc-ares2",
+    "libc6",
+    "libgcc-s1",
+    "libicu72",
+    "libnghttp2-14",
+    "libssl3",
+    "libstdc++6",
+    "libuv1",
+    "node-acorn",
+    "node-busboy",
+    "node-cjs-module-lexer",
+    "node-undici",
+    "node-xtend",
+    "zlib1g",
+];
+
+/// A static busybox with every applet in its `/bin`, as `docker import` takes it.
+///
+/// # Panics
+/// Without `/bin/busybox`.
+pub fn busybox_archive() -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    std::fs::create_dir_all(dir.join("bin")).expect("made");
+    std::fs::copy("/bin/busybox", dir.join("bin/busybox")).expect("busybox-static is installed");
+    let applets = Command::new("/bin/busybox").args(["--list"]).run().ok().text();
+    for applet in applets.lines().filter(|a| *a != "busybox") {
+        let link = dir.join("bin").join(applet);
+        if link.symlink_metadata().is_err() {
+            std::os::unix::fs::symlink("busybox", link).expect("linked");
+        }
+    }
+    for folder in ["tmp", "etc", "root", "proc", "dev", "sys"] {
+        std::fs::create_dir_all(dir.join(folder)).expect("made");
+    }
+    Command::new("tar").args(["-c", "-C"]).arg(dir).arg(".").run().ok().out
+}
+
 /// A person's home with Slipway in it. Dropped, it takes its machine and its daemon along.
 #[derive(Debug)]
 pub struct Home {
@@ -202,21 +247,23 @@ impl Home {
     /// # Panics
     /// Without `/bin/busybox`, or when the engine refuses it.
     pub fn busybox_image(&self) {
-        let dir = self.dir.path().join("box");
-        std::fs::create_dir_all(dir.join("bin")).expect("made");
-        std::fs::copy("/bin/busybox", dir.join("bin/busybox")).expect("busybox-static is installed");
-        let applets = Command::new("/bin/busybox").args(["--list"]).run().ok().text();
-        for applet in applets.lines().filter(|a| *a != "busybox") {
-            let link = dir.join("bin").join(applet);
-            if link.symlink_metadata().is_err() {
-                std::os::unix::fs::symlink("busybox", link).expect("linked");
-            }
-        }
-        for folder in ["tmp", "etc", "root", "proc", "dev", "sys"] {
-            std::fs::create_dir_all(dir.join(folder)).expect("made");
-        }
-        let tar = Command::new("tar").args(["-c", "-C"]).arg(&dir).arg(".").run().ok().out;
-        self.docker(["import", "-c", "CMD [\"/bin/sh\"]", "-", "box"]).stdin(tar).run().ok();
+        self.docker(["import", "-c", "CMD [\"/bin/sh\"]", "-", "box"]).stdin(busybox_archive()).run().ok();
+    }
+
+    /// An image of Debian packages, which are fetched on first use; the caller names their libraries, too. Takes up to `patience`
+    /// twice.
+    ///
+    /// # Panics
+    /// When a package cannot be had, or the engine refuses the image.
+    pub fn debian_image<P: AsRef<std::ffi::OsStr>>(
+        &self,
+        name: &str,
+        packages: impl IntoIterator<Item = P>,
+        patience: Duration,
+    ) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../debian");
+        let archive = Command::new(script).arg(name).args(packages).within(patience).run().ok().text();
+        self.docker(["import", &archive, name]).within(patience).run().ok();
     }
 
     /// Waits until the host watches a folder for a container, which it does as soon as that has started.

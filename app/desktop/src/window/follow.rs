@@ -158,8 +158,8 @@ fn told(app: &AppHandle, before: Option<&Status>, now: &Status) {
         }
         _ => {}
     }
-    if let Some(update) = tray::news(now)
-        && tray::news(before).is_none_or(|known| known.to != update.to)
+    if let Some(update) = now.news()
+        && before.news().is_none_or(|known| known.to != update.to)
     {
         tell(app, "An update is ready", &format!("Guest image {}: Settings, Guest image", update.to.version));
     }

@@ -18,8 +18,8 @@ use tauri::{
     tray::TrayIconBuilder,
 };
 
+pub(super) use self::menu::left_line;
 use self::menu::{Action, Item};
-pub(super) use self::menu::{left_line, news};
 use super::{Shared, follow::Picture, open, spawn, tell_problem};
 use crate::{
     bridge::{Ask, Target},

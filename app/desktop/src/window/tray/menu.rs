@@ -1,7 +1,7 @@
 //! What the menu says, as a value: made from the picture alone, so that it can be tested without a tray.
 
 use serde::{Deserialize, Serialize};
-use slipway_api::{State, Status, Update};
+use slipway_api::{State, Status};
 
 use crate::window::follow::{Container, Picture};
 
@@ -86,7 +86,7 @@ pub(super) fn menu(picture: &Picture) -> Vec<Item> {
         status.into_iter().flat_map(|s| &s.notices).map(|notice| Item::Line(short(&format!("! {notice}")))),
     );
     items.extend(picture.short.map(|left| Item::Line(format!("! {}", left_line(left)))));
-    if let Some(update) = status.and_then(news) {
+    if let Some(update) = status.and_then(Status::news) {
         items.push(act(
             short(&format!("Update to guest image {} …", update.to.version)),
             page("#/settings/image"),
@@ -142,11 +142,6 @@ pub(super) fn menu(picture: &Picture) -> Vec<Item> {
         _ => items.push(act("Quit", Action::Quit { stop: false })),
     }
     items
-}
-
-/// The update that a person should hear of: a start takes it by itself, and what they went back from is no news to them.
-pub(in crate::window) fn news(status: &Status) -> Option<&Update> {
-    status.update.as_ref().filter(|update| !update.declined && status.machine.is_some())
 }
 
 fn state_line(status: Option<&Status>) -> String {
