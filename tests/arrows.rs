@@ -27,6 +27,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "slipway-vm",
             "slipway-vm-qemu",
+            "slipway-vm-vz",
+            "slipway-vm-hyperv",
             "slipway-share",
             "slipway-vsock",
             "slipway-relay",

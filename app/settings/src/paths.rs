@@ -88,7 +88,7 @@ pub struct Paths {
 }
 
 macro_rules! files {
-    ($($(#[$doc:meta])* $name:ident => $base:ident / $file:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident => $base:ident / $file:expr;)*) => {
         impl Paths {
             $($(#[$doc])* pub fn $name(&self) -> PathBuf { self.$base.join($file) })*
         }
@@ -109,7 +109,7 @@ files! {
     /// What was found out about the host's accelerator.
     accel_verdict => root / "accel.json";
     /// The machine's data disk: containers, images, volumes.
-    data_disk => root / "machine/data.raw";
+    data_disk => root / system::DATA_DISK;
     /// The guest image that boots.
     image_dir => root / "image";
     /// Logs of every part.

@@ -1,34 +1,33 @@
 //! The daemon's half: asks a living shim, and is told when its machine ends.
 
+#[cfg_attr(target_os = "linux", path = "client/handed.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "client/copied.rs")]
+mod streams;
+
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, OwnedFd},
-    os::unix::net::UnixStream as StdUnixStream,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
 use slipway_relay::{
     http::{Review, Verdict},
     ports::{PortSpec, PublishedPort},
 };
 use slipway_vm::{ExitReason, Stall};
-use slipway_vsock::{ConnectError, GuestStream, Transport};
+use slipway_vsock::ConnectError;
 use tokio::{
-    net::UnixStream,
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{
-    reviews::{bytes_of, file_of},
-    wire::{Answer, Call, Failure, FailureKind, PacketSocket, PortFailure, Reply, Request, Status, Word},
+use crate::wire::{
+    self, Answer, Beside, Call, Failure, FailureKind, Peer, PortFailure, Reply, Request, Status, Word,
+    bytes_of,
 };
 
 /// How long a shim may take to answer; beyond its own deadline for the guest, which is 5 s.
@@ -60,7 +59,7 @@ pub enum ShimClientError {
     Failed(Failure),
 }
 
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<(Answer, Option<OwnedFd>)>>>>;
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<(Answer, Option<Beside>)>>>>;
 
 /// How the machine stands, as far as its shim has said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +84,9 @@ pub struct Asked {
 /// A connection to a shim. Clones share it.
 #[derive(Debug, Clone)]
 pub struct ShimClient {
-    socket: Arc<PacketSocket>,
+    socket: Arc<Peer>,
+    #[cfg_attr(target_os = "linux", allow(dead_code))] // They go beside messages there.
+    streams: streams::Way,
     waiting: Waiting,
     next_id: Arc<Mutex<u64>>,
     life: watch::Receiver<Life>,
@@ -99,8 +100,9 @@ impl ShimClient {
     ///
     /// # Errors
     /// [`ShimClientError::Connect`]: no shim lives there.
-    pub fn connect(path: &Path) -> Result<Self, ShimClientError> {
-        let socket = PacketSocket::connect(path)
+    pub async fn connect(path: &Path) -> Result<Self, ShimClientError> {
+        let socket = Peer::connect(path)
+            .await
             .map_err(|source| ShimClientError::Connect { path: path.to_owned(), source })?;
         let socket = Arc::new(socket);
         let waiting = Waiting::default();
@@ -110,6 +112,7 @@ impl ShimClient {
         let reader = tokio::spawn(read(Arc::clone(&socket), Arc::clone(&waiting), tell, tell_stall, asking));
         Ok(Self {
             socket,
+            streams: streams::Way::to(path),
             waiting,
             next_id: Arc::new(Mutex::new(1)),
             life,
@@ -228,7 +231,7 @@ impl ShimClient {
         let (word, body) = match verdict {
             Verdict::Pass => (Word::Pass, None),
             Verdict::Refuse { status, message } => (Word::Refuse { status, message }, None),
-            Verdict::Replace(bytes) => match file_of(&bytes) {
+            Verdict::Replace(bytes) => match wire::beside(&bytes) {
                 Ok(file) => (Word::Replace, Some(file)),
                 Err(error) => (Word::Refuse { status: 503, message: error.to_string() }, None),
             },
@@ -246,8 +249,8 @@ impl ShimClient {
     async fn ask(
         &self,
         call: Call,
-        fd: Option<&OwnedFd>,
-    ) -> Result<(Answer, Option<OwnedFd>), ShimClientError> {
+        beside: Option<&Beside>,
+    ) -> Result<(Answer, Option<Beside>), ShimClientError> {
         let id = {
             let mut next = self.next_id.lock().unwrap_or_else(PoisonError::into_inner);
             *next += 1;
@@ -259,10 +262,7 @@ impl ShimClient {
         if *self.life.borrow() != Life::Runs {
             return Err(ShimClientError::Gone);
         }
-        self.socket
-            .send(&Request { id, call }, fd.map(AsFd::as_fd))
-            .await
-            .map_err(|_| ShimClientError::Gone)?;
+        self.socket.send(&Request { id, call }, beside).await.map_err(|_| ShimClientError::Gone)?;
         match timeout(PATIENCE, answer).await {
             Ok(Ok((Answer::Failed(failure), None))) => Err(ShimClientError::Failed(failure)),
             Ok(Ok(answered)) => Ok(answered),
@@ -290,7 +290,7 @@ fn unexpected(answer: &Answer) -> ShimClientError {
 }
 
 async fn read(
-    socket: Arc<PacketSocket>,
+    socket: Arc<Peer>,
     waiting: Waiting,
     tell: watch::Sender<Life>,
     tell_stall: watch::Sender<Option<Stall>>,
@@ -332,40 +332,15 @@ async fn read(
     waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
-#[async_trait]
-impl Transport for ShimClient {
-    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
-        let io = |source| ConnectError::Io { port, source };
-        let (ours, theirs) = StdUnixStream::pair().map_err(io)?;
-        self.splice(port, theirs.into(), Bytes::new()).await.map_err(|(error, _)| error)?;
-        ours.set_nonblocking(true).map_err(io)?;
-        Ok(Box::new(UnixStream::from_std(ours).map_err(io)?))
-    }
-
-    async fn splice(
-        &self,
-        port: GuestPort,
-        host: OwnedFd,
-        head: Bytes,
-    ) -> Result<(), (ConnectError, OwnedFd)> {
-        let call = Call::Splice { port: port.0, head: head.to_vec() };
-        let failure = match self.ask(call, Some(&host)).await {
-            // Our descriptor closes; the shim's own goes on.
-            Ok((Answer::Done, _)) => return Ok(()),
-            Ok((Answer::Failed(failure), _)) | Err(ShimClientError::Failed(failure)) => failure,
-            Ok((other, _)) => Failure { kind: FailureKind::Other, message: format!("{other:?}") },
-            Err(ShimClientError::Silent) => return Err((ConnectError::TimedOut { port }, host)),
-            Err(_) => return Err((ConnectError::Closed, host)),
-        };
-        let error = match failure.kind {
-            FailureKind::Refused => ConnectError::Refused { port },
-            FailureKind::TimedOut => ConnectError::TimedOut { port },
-            FailureKind::Exhausted => ConnectError::Exhausted { limit: 0 },
-            FailureKind::Closed => ConnectError::Closed,
-            FailureKind::Invalid | FailureKind::Other => {
-                ConnectError::Io { port, source: io::Error::other(failure.message) }
-            }
-        };
-        Err((error, host))
+/// What a shim said about a stream that was not opened.
+fn not_opened(port: GuestPort, failure: Failure) -> ConnectError {
+    match failure.kind {
+        FailureKind::Refused => ConnectError::Refused { port },
+        FailureKind::TimedOut => ConnectError::TimedOut { port },
+        FailureKind::Exhausted => ConnectError::Exhausted { limit: 0 },
+        FailureKind::Closed => ConnectError::Closed,
+        FailureKind::Invalid | FailureKind::Other => {
+            ConnectError::Io { port, source: io::Error::other(failure.message) }
+        }
     }
 }

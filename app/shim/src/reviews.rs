@@ -3,9 +3,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, Read, Seek, Write},
-    os::fd::{AsFd, OwnedFd},
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,14 +12,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use rustix::fs::{MemfdFlags, memfd_create};
 use slipway_relay::http::{Review, Reviewer, Verdict};
 use tokio::{
     sync::{oneshot, watch},
     time::timeout,
 };
 
-use crate::wire::{Answer, PacketSocket, Reply, Word};
+use crate::wire::{self, Answer, Beside, Peer, Reply, Word, bytes_of};
 
 /// How long a daemon may be missing: a new one is there within 2 s.
 const DAEMON: Duration = Duration::from_secs(10);
@@ -32,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Reviews {
     /// Connected daemons, the newest last.
-    daemons: watch::Sender<Vec<Arc<PacketSocket>>>,
+    daemons: watch::Sender<Vec<Arc<Peer>>>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<Verdict>>>,
     next: AtomicU64,
 }
@@ -43,36 +40,17 @@ impl Default for Reviews {
     }
 }
 
-/// A file in memory with these bytes, to be sent beside a packet.
-pub(crate) fn file_of(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("body", MemfdFlags::CLOEXEC)?);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(file.into())
-}
-
-/// What is in such a file; at most 8 MiB.
-pub(crate) fn bytes_of(fd: Option<OwnedFd>) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    if let Some(fd) = fd {
-        let mut file = File::from(fd);
-        file.rewind()?;
-        file.take(8 << 20).read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
-}
-
 impl Reviews {
-    pub(crate) fn connected(&self, daemon: Arc<PacketSocket>) {
+    pub(crate) fn connected(&self, daemon: Arc<Peer>) {
         self.daemons.send_modify(|daemons| daemons.push(daemon));
     }
 
-    pub(crate) fn gone(&self, daemon: &Arc<PacketSocket>) {
+    pub(crate) fn gone(&self, daemon: &Arc<Peer>) {
         self.daemons.send_modify(|daemons| daemons.retain(|other| !Arc::ptr_eq(other, daemon)));
     }
 
     /// A daemon has spoken.
-    pub(crate) fn spoken(&self, ask: u64, word: Word, body: Option<OwnedFd>) {
+    pub(crate) fn spoken(&self, ask: u64, word: Word, body: Option<Beside>) {
         let lost = |error: io::Error| Verdict::Refuse {
             status: 503,
             message: format!("slipway's answer was lost: {error}"),
@@ -99,12 +77,12 @@ impl Reviews {
         let daemon = there.ok().and_then(Result::ok).and_then(|daemons| daemons.last().cloned());
         let daemon = daemon.ok_or("slipway's daemon does not run")?;
         let body =
-            file_of(&asked.body).map_err(|error| format!("the request cannot be looked at: {error}"))?;
+            wire::beside(&asked.body).map_err(|error| format!("the request cannot be looked at: {error}"))?;
         let ask = self.next.fetch_add(1, Ordering::Relaxed);
         let (tell, verdict) = oneshot::channel();
         self.lock().insert(ask, tell);
         let review = Answer::Review { ask, path: asked.path.clone() };
-        let sent = daemon.send(&Reply { id: 0, answer: review }, Some(body.as_fd())).await;
+        let sent = daemon.send(&Reply { id: 0, answer: review }, Some(&body)).await;
         let word = match sent {
             Ok(()) => {
                 let left =

@@ -9,35 +9,34 @@
 //! One task holds the [`Machine`]; daemons' requests reach it by a channel. Splices do not: they go straight to the
 //! transport, so that a machine that answers slowly delays no stream.
 
+#[cfg_attr(target_os = "linux", path = "server/handed.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "server/copied.rs")]
+mod streams;
+
 use std::{
     fs::{File, TryLockError},
     io,
-    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use slipway_protocol::ports::{ENGINE, GuestPort};
-use slipway_relay::{
-    http,
-    ports::{BindError, PortSpec, Publisher},
+use slipway_relay::ports::{BindError, PortSpec, Publisher};
+use slipway_vm::{
+    Driver, DriverError, ExitReason, GuestArch, Machine, MachineSpec, SharedFolder, Stall, room,
 };
-use slipway_vm::{Driver, DriverError, ExitReason, GuestArch, Machine, MachineSpec, Stall};
 use slipway_vsock::{ConnectError, Transport};
-use tokio::{
-    io::AsyncReadExt,
-    net::UnixStream,
-    sync::{mpsc, oneshot, watch},
-};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     reviews::Reviews,
     share::{Share, ShareConfig},
-    wire::{Answer, Call, Failure, FailureKind, PacketSocket, PortFailure, Reply, Request, Status, VERSION},
+    wire::{
+        Answer, Beside, Call, Failure, FailureKind, Listener, Peer, PortFailure, Reply, Request, Status,
+        VERSION,
+    },
 };
 
 /// Bytes of the console that travel with a status.
@@ -125,11 +124,15 @@ pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-enum Act {
+/// What the machine's owner is asked to do.
+pub(crate) enum Act {
     Status(oneshot::Sender<Status>),
     Pause(oneshot::Sender<Result<(), DriverError>>),
     Resume(oneshot::Sender<Result<(), DriverError>>),
     Kill(Duration),
+    /// Where the hypervisor shares folders itself: exactly these from now on.
+    #[cfg_attr(target_os = "linux", allow(dead_code))] // A server of our own does it there.
+    Share(Vec<SharedFolder>, oneshot::Sender<Result<(), DriverError>>),
 }
 
 /// Runs the machine until it ends, or until `stop` is cancelled (which ends it). Returns why it ended.
@@ -163,7 +166,7 @@ pub async fn run(
         (_, None) => {}
     }
     let mut machine = driver.start(&spec).await.map_err(ShimError::Start)?;
-    let listener = match PacketSocket::listen(&config.socket) {
+    let listener = match Listener::bind(&config.socket) {
         Ok(listener) => listener,
         Err(source) => {
             // Dropping the machine ends it too; this way is polite.
@@ -179,9 +182,9 @@ pub async fn run(
     let ports = Arc::new(Publisher::new(machine.transport()));
     let daemon = Daemon {
         transport: machine.transport(),
+        share: share.map(|share| share.with_machine(machine.transport(), acts.clone())),
         acts,
         ports: Arc::clone(&ports),
-        share: share.map(|share| share.with_guest(machine.transport())),
         reviews: Arc::default(),
         stall: machine.stall(),
     };
@@ -268,6 +271,9 @@ async fn own(
                 paused &= answer.is_err();
                 let _ = reply.send(answer);
             }
+            Act::Share(folders, reply) => {
+                let _ = reply.send(machine.share(&folders).await);
+            }
             Act::Kill(grace) => {
                 if let Err(error) = machine.kill(grace).await {
                     tracing::error!(%error, "the machine could not be ended");
@@ -279,11 +285,11 @@ async fn own(
 
 /// Whether the file system of the data disk can take some writes. One that cannot be asked is tried.
 fn has_room(data_disk: &Path) -> bool {
-    rustix::fs::statvfs(data_disk).map_or(true, |found| found.f_bavail.saturating_mul(found.f_frsize) >= ROOM)
+    room::free(data_disk).map_or(true, |free| free >= ROOM)
 }
 
 async fn accept(
-    listener: PacketSocket,
+    mut listener: Listener,
     daemon: Daemon,
     end: watch::Receiver<Option<ExitReason>>,
     tasks: TaskTracker,
@@ -295,9 +301,13 @@ async fn accept(
             () = serving.cancelled() => return,
         };
         match connected {
-            Ok(socket) => {
-                let connected = Connected { socket: Arc::new(socket), daemon: daemon.clone() };
-                tasks.spawn(connected.serve(end.clone(), tasks.clone()));
+            Ok(accepted) => {
+                let (daemon, end, streams) = (daemon.clone(), end.clone(), tasks.clone());
+                tasks.spawn(async move {
+                    if let Some(socket) = streams::opened(accepted, &daemon).await {
+                        Connected { socket: Arc::new(socket), daemon }.serve(end, streams).await;
+                    }
+                });
             }
             Err(error) => {
                 // Out of descriptors, most likely: give the open ones time to close.
@@ -324,7 +334,7 @@ struct Daemon {
 /// One connected daemon.
 #[derive(Clone)]
 struct Connected {
-    socket: Arc<PacketSocket>,
+    socket: Arc<Peer>,
     daemon: Daemon,
 }
 
@@ -353,11 +363,11 @@ impl Connected {
                     return;
                 }
                 received = self.socket.receive::<Request>() => match received {
-                    Ok(Some((request, fd))) => {
+                    Ok(Some((request, beside))) => {
                         let daemon = self.clone();
                         // Each in its own task: a dial that waits for the guest delays no other request.
                         let streams = tasks.clone();
-                        tasks.spawn(async move { daemon.answer(request, fd, &streams).await });
+                        tasks.spawn(async move { daemon.answer(request, beside, &streams).await });
                     }
                     Ok(None) => return,
                     Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -373,23 +383,10 @@ impl Connected {
         }
     }
 
-    async fn answer(&self, request: Request, fd: Option<OwnedFd>, streams: &TaskTracker) {
-        let (answer, back) = match (request.call, fd) {
-            (Call::Splice { port, head }, Some(fd)) if port == ENGINE.0 => {
-                match self.to_engine(fd, head, streams).await {
-                    Ok(()) => (Answer::Done, None),
-                    Err((error, fd)) => (Answer::Failed(failure(&error)), Some(fd)),
-                }
-            }
-            (Call::Splice { port, head }, Some(fd)) => {
-                match self.daemon.transport.splice(GuestPort(port), fd, Bytes::from(head)).await {
-                    Ok(()) => (Answer::Done, None),
-                    Err((error, fd)) => (Answer::Failed(failure(&error)), Some(fd)),
-                }
-            }
-            (Call::Splice { .. }, None) => {
-                let message = "a splice needs a socket".to_owned();
-                (Answer::Failed(Failure { kind: FailureKind::Invalid, message }), None)
+    async fn answer(&self, request: Request, beside: Option<Beside>, streams: &TaskTracker) {
+        let (answer, back) = match (request.call, beside) {
+            (Call::Splice { port, head }, beside) => {
+                streams::splice(&self.daemon, port, head, beside, streams).await
             }
             (Call::Publish(port), _) => (self.publish(port).await, None),
             (Call::Withdraw { port }, _) => {
@@ -438,36 +435,6 @@ impl Connected {
         }
     }
 
-    /// Carries a client's stream to the engine, where its requests are seen. It goes on when the daemon is gone.
-    async fn to_engine(
-        &self,
-        fd: OwnedFd,
-        head: Vec<u8>,
-        streams: &TaskTracker,
-    ) -> Result<(), (ConnectError, OwnedFd)> {
-        let engine = match self.daemon.transport.connect(ENGINE).await {
-            Ok(engine) => engine,
-            Err(error) => return Err((error, fd)),
-        };
-        let io = |source| ConnectError::Io { port: ENGINE, source };
-        let client = std::os::unix::net::UnixStream::from(fd);
-        // The copy comes back when the runtime takes no more.
-        let copy = match client.set_nonblocking(true).and_then(|()| client.try_clone()) {
-            Ok(copy) => copy,
-            Err(error) => return Err((io(error), client.into())),
-        };
-        let client = UnixStream::from_std(client).map_err(|error| (io(error), copy.into()))?;
-        let reviews = Arc::clone(&self.daemon.reviews);
-        streams.spawn(async move {
-            let (reader, writer) = tokio::io::split(client);
-            let client = tokio::io::join(std::io::Cursor::new(head).chain(reader), writer);
-            if let Err(error) = http::carry(client, engine, &*reviews).await {
-                tracing::debug!(%error, "a client's stream broke off");
-            }
-        });
-        Ok(())
-    }
-
     async fn act<T>(
         &self,
         act: impl FnOnce(oneshot::Sender<T>) -> Act,
@@ -480,9 +447,9 @@ impl Connected {
         answer.await.map_or_else(|_| gone(), into)
     }
 
-    async fn say(&self, id: u64, answer: Answer, fd: Option<OwnedFd>) {
+    async fn say(&self, id: u64, answer: Answer, beside: Option<Beside>) {
         let reply = Reply { id, answer };
-        if let Err(error) = self.socket.send(&reply, fd.as_ref().map(AsFd::as_fd)).await {
+        if let Err(error) = self.socket.send(&reply, beside.as_ref()).await {
             tracing::debug!(%error, "a daemon left before its answer");
         }
     }
@@ -524,7 +491,7 @@ fn failure(error: &ConnectError) -> Failure {
 }
 
 /// An error and its causes on one line: the chain does not survive the packet otherwise.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

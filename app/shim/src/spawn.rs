@@ -1,5 +1,9 @@
 //! Starts a shim that outlives its starter, or finds one that lives already.
 
+#[cfg_attr(unix, path = "spawn/unix.rs")]
+#[cfg_attr(windows, path = "spawn/windows.rs")]
+mod system;
+
 use std::{
     fs::File,
     io,
@@ -72,7 +76,7 @@ pub async fn adopt(
             let _ = lock.unlock();
             return Ok(None);
         }
-        match ShimClient::connect(socket) {
+        match ShimClient::connect(socket).await {
             Ok(client) => return Ok(Some(client)),
             // It has the lock and does not listen yet, or does not any more.
             Err(ShimClientError::Connect { .. }) if Instant::now() < deadline => {
@@ -104,19 +108,18 @@ pub async fn spawn(
     let log_file = File::options().create(true).append(true).open(log).map_err(file("write", log))?;
     let log_from = log_file.metadata().map_or(0, |m| m.len());
     let second = log_file.try_clone().map_err(file("write", log))?;
-    let mut child = Command::new(exe)
+    let mut command = Command::new(exe);
+    let mut child = system::apart(&mut command)
         .args(["shim", "--config"])
         .arg(config_file)
         .stdin(Stdio::null())
         .stdout(second)
         .stderr(log_file)
-        // The shim calls setsid itself; until then it must not get the terminal's Ctrl-C.
-        .process_group(0)
         .spawn()
         .map_err(|source| SpawnError::Run { program: exe.to_owned(), source })?;
     let deadline = Instant::now() + patience;
     loop {
-        if let Ok(client) = ShimClient::connect(&config.socket)
+        if let Ok(client) = ShimClient::connect(&config.socket).await
             && client.status().await.is_ok()
         {
             return Ok(client);

@@ -1,29 +1,36 @@
-//! What travels on `shim.sock`: one JSON message per packet (SOCK_SEQPACKET), a descriptor beside it where one is handed over.
+//! What travels between daemon and shim: one JSON message at a time, and beside it what a message cannot hold.
 //!
-//! Packets keep their borders, so there is no framing to get wrong; a packet beyond [`MAX_PACKET`] is refused whole.
+//! How it travels differs by system. On Linux (`packets`) it is packets on `shim.sock`, and a stream that the shim is to carry
+//! is a descriptor beside one. Elsewhere (`frames`) no such socket, or no descriptor, exists: messages are framed, and a stream
+//! is a connection of its own.
 
-use std::{
-    io::{self, IoSlice, IoSliceMut},
-    mem::MaybeUninit,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::Path,
-};
+#[cfg(any(test, not(target_os = "linux")))]
+#[cfg_attr(target_os = "linux", allow(dead_code, unreachable_pub))] // There for its tests.
+pub(crate) mod frames;
+#[cfg(target_os = "linux")]
+mod packets;
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
-};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use slipway_relay::ports::{PortSpec, PublishedPort};
 use slipway_vm::{Capabilities, ExitReason, Stall};
-use tokio::net::UnixStream;
+
+#[cfg(not(target_os = "linux"))]
+pub use frames::{Beside, Listener, Peer};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use frames::{beside, bytes_of};
+#[cfg(target_os = "linux")]
+pub use packets::{Beside, Listener, Peer};
+#[cfg(target_os = "linux")]
+pub(crate) use packets::{beside, bytes_of};
 
 /// Version of these messages; the shim may be older than the daemon that adopts it.
 ///
 /// 2: published ports, host folders and the review of requests to the engine. 3: stalls.
 pub const VERSION: u32 = 3;
-/// Longest packet in bytes, and so the longest `head` of a splice (half of it, for its encoding).
+/// Longest message in bytes, and so the longest `head` of a splice (half of it, for its encoding).
 pub const MAX_PACKET: usize = 128 * 1024;
+/// The most bytes that travel beside one.
+const MAX_BODY: usize = 8 << 20;
 
 /// Daemon to shim. `id` is the daemon's and comes back with the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +47,8 @@ pub struct Request {
 pub enum Call {
     /// What runs, on what, and how the console looks.
     Status,
-    /// Join the socket that comes with this packet to a port of the guest.
+    /// Join the socket that comes with this packet to a port of the guest. Where none can, the stream is a connection of its own, and
+    /// this is never said.
     Splice {
         /// The guest's port.
         port: u32,
@@ -69,7 +77,7 @@ pub enum Call {
     Reviewed {
         /// That answer's number.
         ask: u64,
-        /// The word; the body that replaces the request's comes as a file with this packet.
+        /// The word; the body that replaces the request's comes beside this message.
         word: Word,
     },
     /// Ask the share server; answered by [`Answer::Share`].
@@ -112,7 +120,7 @@ pub enum Answer {
         /// Why, or that they run.
         stall: Option<Stall>,
     },
-    /// With id 0: may this request to the engine pass? Its body comes as a file with this packet.
+    /// With id 0: may this request to the engine pass? Its body comes beside this message.
     Review {
         /// To be named in [`Call::Reviewed`].
         ask: u64,
@@ -194,124 +202,4 @@ pub enum FailureKind {
     Invalid,
     /// Anything else.
     Other,
-}
-
-/// A packet socket of this protocol, either end or listening.
-///
-/// tokio has no type for packet sockets; its stream type is used for its registration with the reactor only, every
-/// system call is our own.
-#[derive(Debug)]
-pub struct PacketSocket(UnixStream);
-
-impl PacketSocket {
-    /// Connects to a listening shim. Needs a tokio runtime.
-    ///
-    /// # Errors
-    /// That of the system call; `ConnectionRefused` and `NotFound` mean that no shim lives.
-    pub fn connect(path: &Path) -> io::Result<Self> {
-        let socket = socket()?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Self::from_fd(socket)
-    }
-
-    /// Listens at `path`, which must not exist; the folder decides who may connect.
-    ///
-    /// # Errors
-    /// That of the system call.
-    pub fn listen(path: &Path) -> io::Result<Self> {
-        let socket = socket()?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-        rustix::net::listen(&socket, 64)?;
-        Self::from_fd(socket)
-    }
-
-    /// Takes over a packet socket that does not block.
-    pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self(UnixStream::from_std(fd.into())?))
-    }
-
-    /// The next connection to a listening socket. Cancel-safe.
-    ///
-    /// # Errors
-    /// That of the system call.
-    pub async fn accept(&self) -> io::Result<Self> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let accept = || rustix::net::accept_with(&self.0, flags).map_err(io::Error::from);
-        Self::from_fd(self.0.async_io(tokio::io::Interest::READABLE, accept).await?)
-    }
-
-    /// Sends one message, with a descriptor where one is handed over. Cancel-safe: a packet goes whole or not at all.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a message beyond [`MAX_PACKET`]; that of the system call otherwise.
-    pub async fn send<M: Serialize>(&self, message: &M, fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message).map_err(io::Error::other)?;
-        if bytes.len() > MAX_PACKET {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "message is longer than a packet may be",
-            ));
-        }
-        let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-        self.0
-            .async_io(tokio::io::Interest::WRITABLE, || {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-                let mut control = SendAncillaryBuffer::new(&mut space);
-                if !fds.is_empty() {
-                    control.push(SendAncillaryMessage::ScmRights(&fds));
-                }
-                let flags = SendFlags::NOSIGNAL;
-                rustix::net::sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, flags)?;
-                Ok(())
-            })
-            .await
-    }
-
-    /// Receives one message and the descriptor that came with it; `None` at the end. Cancel-safe.
-    ///
-    /// # Errors
-    /// `InvalidData` for a packet that is too long, holds no such message or carries more than one descriptor (all of
-    /// them are closed); the socket stays usable. That of the system call otherwise.
-    pub async fn receive<M: DeserializeOwned>(&self) -> io::Result<Option<(M, Option<OwnedFd>)>> {
-        let mut bytes = vec![0u8; MAX_PACKET];
-        let (count, mut fds, flags) = self
-            .0
-            .async_io(tokio::io::Interest::READABLE, || {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-                let mut control = RecvAncillaryBuffer::new(&mut space);
-                let flags = RecvFlags::CMSG_CLOEXEC;
-                let got =
-                    rustix::net::recvmsg(&self.0, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
-                let fds: Vec<OwnedFd> = control
-                    .drain()
-                    .filter_map(|m| match m {
-                        RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-                        _ => None,
-                    })
-                    .flatten()
-                    .collect();
-                Ok((got.bytes, fds, got.flags))
-            })
-            .await?;
-        if count == 0 && fds.is_empty() {
-            return Ok(None);
-        }
-        let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
-        if flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) || fds.len() > 1 {
-            return Err(invalid("packet is too long or carries too many descriptors"));
-        }
-        let message = serde_json::from_slice(&bytes[..count]).map_err(|e| invalid(&e.to_string()))?;
-        Ok(Some((message, fds.pop())))
-    }
-}
-
-fn socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
-}
-
-impl AsFd for PacketSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
 }

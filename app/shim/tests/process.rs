@@ -71,7 +71,7 @@ impl Shim {
 
     async fn client(&self) -> ShimClient {
         for _ in 0..500 {
-            if let Ok(client) = ShimClient::connect(&self.dir.path().join("shim.sock")) {
+            if let Ok(client) = ShimClient::connect(&self.dir.path().join("shim.sock")).await {
                 return client;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -178,8 +178,7 @@ async fn a_kill_ends_machine_and_shim() {
 async fn nonsense_on_the_socket_hurts_nobody() {
     let shim = Shim::start();
     let daemon = shim.client().await;
-    let rude =
-        slipway_shim::wire::PacketSocket::connect(&shim.dir.path().join("shim.sock")).expect("connects");
+    let rude = slipway_shim::wire::Peer::connect(&shim.dir.path().join("shim.sock")).await.expect("connects");
     rude.send(&serde_json::json!({"id": "x", "call": {"call": "format-disk"}}), None).await.expect("sent");
     let reply: Option<(slipway_shim::wire::Reply, _)> = rude.receive().await.expect("an answer");
     assert_eq!(reply.expect("an answer").0.id, 0);

@@ -20,8 +20,8 @@ use std::{
 use async_trait::async_trait;
 use serde::Deserialize;
 use slipway_vm::{
-    Accel, AccelChoice, Capabilities, Driver, DriverError, ExitReason, Machine, MachineSpec, SharedFolder,
-    Stall,
+    Accel, AccelChoice, Capabilities, Driver, DriverError, ExitReason, GuestArch, Machine, MachineSpec,
+    SharedFolder, Stall,
     console::{self, Tail},
 };
 use slipway_vsock::{Transport, af_hyperv::HyperVSocket, pipe};
@@ -49,6 +49,8 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 pub struct HypervConfig {
     /// Another `computecore.dll` than the system's, for tests.
     pub dll: Option<PathBuf>,
+    /// What the machine's image is for.
+    pub guest: GuestArch,
 }
 
 /// Hyper-V as a [`Driver`].
@@ -87,6 +89,7 @@ impl Driver for HypervDriver {
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, DriverError> {
+        self.config.guest.here("Hyper-V")?;
         let failed = |act: &'static str| move |source| DriverError::Io { act: act.into(), source };
         let started = STARTED.fetch_add(1, Ordering::Relaxed);
         let id = format!("slipway-{}-{}-{started}", spec.name, std::process::id());

@@ -52,7 +52,7 @@ impl Stage {
             accel: AccelChoice::Auto,
             share_socket: None,
         };
-        let driver = HypervDriver::new(HypervConfig { dll: Some(dll.into()) });
+        let driver = HypervDriver::new(HypervConfig { dll: Some(dll.into()), ..HypervConfig::default() });
         Some(Self { dir, driver, spec })
     }
 
@@ -84,7 +84,10 @@ async fn ends(machine: &mut Box<dyn Machine>) -> ExitReason {
 
 #[tokio::test]
 async fn without_hyper_v_it_is_said() {
-    let driver = HypervDriver::new(HypervConfig { dll: Some(r"C:\no\computecore.dll".into()) });
+    let driver = HypervDriver::new(HypervConfig {
+        dll: Some(r"C:\no\computecore.dll".into()),
+        ..HypervConfig::default()
+    });
     let error = driver.probe(AccelChoice::Auto).await.expect_err("there is none");
     assert!(
         matches!(&error, DriverError::NotInstalled { program } if program.contains("Hyper-V")),

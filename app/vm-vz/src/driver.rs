@@ -5,7 +5,7 @@ use std::io;
 use async_trait::async_trait;
 use objc2_virtualization::VZVirtualMachine;
 use slipway_vm::{
-    Accel, AccelChoice, Capabilities, Driver, DriverError, Machine, MachineSpec,
+    Accel, AccelChoice, Capabilities, Driver, DriverError, GuestArch, Machine, MachineSpec,
     console::{self, Tail},
 };
 use tokio::{net::unix::pipe, task::JoinSet};
@@ -18,7 +18,16 @@ use crate::{
 /// Virtualization.framework as a [`Driver`]. The process that starts a machine needs the entitlement
 /// `com.apple.security.virtualization`; without it the framework refuses the configuration and says so.
 #[derive(Debug, Default)]
-pub struct VzDriver;
+pub struct VzDriver {
+    guest: GuestArch,
+}
+
+impl VzDriver {
+    /// A driver for machines whose image is for `guest`.
+    pub fn new(guest: GuestArch) -> Self {
+        Self { guest }
+    }
+}
 
 pub(crate) fn capabilities() -> Capabilities {
     Capabilities {
@@ -47,6 +56,7 @@ impl Driver for VzDriver {
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, DriverError> {
+        self.guest.here("Virtualization.framework")?;
         self.probe(spec.accel).await?;
         let configuration = Configuration::new(spec, Host { rosetta: objects::rosetta() })?;
         let failed = |source: io::Error| DriverError::Io { act: "make the machine's console".into(), source };

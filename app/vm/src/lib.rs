@@ -4,6 +4,7 @@
 
 pub mod console;
 pub mod fake;
+pub mod room;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -69,6 +70,23 @@ impl GuestArch {
             Self::X86_64 => "amd64",
             Self::Aarch64 => "arm64",
         }
+    }
+
+    /// For a hypervisor that emulates no other processor.
+    ///
+    /// # Errors
+    /// [`DriverError::BadSpec`]: the guest is for another one than the host's.
+    pub fn here(self, hypervisor: &str) -> Result<(), DriverError> {
+        if self == Self::HOST {
+            return Ok(());
+        }
+        Err(DriverError::BadSpec(format!(
+            "the guest image is for {}, this computer's processor is {}, and {hypervisor} emulates none; \
+             install an image for {}: `slipway image install DIR`",
+            self.name(),
+            Self::HOST.name(),
+            Self::HOST.name()
+        )))
     }
 }
 
@@ -254,4 +272,20 @@ pub trait Machine: Send {
     fn console_tail(&self) -> Vec<u8>;
     /// Resolves once the VM ended. Cancel-safe.
     async fn wait(&mut self) -> ExitReason;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hypervisor_that_emulates_nothing_refuses_an_image_of_another_processor() {
+        GuestArch::HOST.here("Hyper-V").expect("its own");
+        let other = match GuestArch::HOST {
+            GuestArch::X86_64 => GuestArch::Aarch64,
+            GuestArch::Aarch64 => GuestArch::X86_64,
+        };
+        let said = other.here("Hyper-V").expect_err("another").to_string();
+        assert!(said.contains(other.name()) && said.contains("slipway image install"), "{said}");
+    }
 }

@@ -11,8 +11,7 @@ mod system;
 #[path = "endpoint/windows.rs"]
 mod system;
 
-pub(crate) use system::taken;
-pub use system::{Client, Listener, Stream, connect, give, give_tcp, reset, take_back};
+pub use system::{Client, Listener, Stream, connect, give, give_tcp, reset, take_back, taken};
 
 #[cfg(test)]
 mod tests;

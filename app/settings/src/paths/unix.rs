@@ -10,6 +10,8 @@ use super::{Env, PathError, Paths, fnv1a};
 
 /// A path as the settings file shows one.
 pub(crate) const EXAMPLE_FILE: &str = "/etc/ssl/certs/example.pem";
+/// The machine's data disk, in a form that the system's hypervisor takes.
+pub(super) const DATA_DISK: &str = "machine/data.raw";
 /// The variable with the user's home.
 pub const HOME: &str = "HOME";
 /// Longest path in bytes that fits in a unix socket's address on every system that we know (macOS: 104 with its NUL).

@@ -10,6 +10,8 @@ use super::{DEFAULT_PROFILE, Env, PathError, Paths, fnv1a};
 
 /// A path as the settings file shows one.
 pub(crate) const EXAMPLE_FILE: &str = "C:/certs/example.pem";
+/// The machine's data disk, in a form that the system's hypervisor takes.
+pub(super) const DATA_DISK: &str = "machine/data.vhdx";
 /// The variable with the user's home.
 pub const HOME: &str = "USERPROFILE";
 

@@ -81,7 +81,7 @@ pub fn take_back(socket: HostSocket) -> io::Result<Client> {
 }
 
 /// What a transport was given, as a stream; or it comes back as it was.
-pub(crate) fn taken(socket: HostSocket) -> Result<Client, (io::Error, HostSocket)> {
+pub fn taken(socket: HostSocket) -> Result<Client, (io::Error, HostSocket)> {
     // A second descriptor, because tokio keeps the first one even when it cannot register it.
     let spare = match socket.try_clone() {
         Ok(spare) => spare,

@@ -81,7 +81,7 @@ pub fn take_back(socket: HostSocket) -> io::Result<Client> {
 }
 
 /// What a transport was given, as a stream; or it comes back as it was.
-pub(crate) fn taken(socket: HostSocket) -> Result<Client, (io::Error, HostSocket)> {
+pub fn taken(socket: HostSocket) -> Result<Client, (io::Error, HostSocket)> {
     Ok(socket)
 }
 

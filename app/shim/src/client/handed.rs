@@ -1,0 +1,51 @@
+//! Linux: the client's socket itself goes to the shim, and this process may end.
+
+use std::{os::fd::OwnedFd, os::unix::net::UnixStream as StdUnixStream, path::Path};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use slipway_protocol::ports::GuestPort;
+use slipway_vsock::{ConnectError, GuestStream, Transport};
+use tokio::net::UnixStream;
+
+use super::{ShimClient, ShimClientError, not_opened};
+use crate::wire::{Answer, Call, Failure, FailureKind};
+
+/// How streams reach the shim: beside the messages.
+#[derive(Debug, Clone)]
+pub(super) struct Way;
+
+impl Way {
+    pub(super) fn to(_path: &Path) -> Self {
+        Self
+    }
+}
+
+#[async_trait]
+impl Transport for ShimClient {
+    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
+        let io = |source| ConnectError::Io { port, source };
+        let (ours, theirs) = StdUnixStream::pair().map_err(io)?;
+        self.splice(port, theirs.into(), Bytes::new()).await.map_err(|(error, _)| error)?;
+        ours.set_nonblocking(true).map_err(io)?;
+        Ok(Box::new(UnixStream::from_std(ours).map_err(io)?))
+    }
+
+    async fn splice(
+        &self,
+        port: GuestPort,
+        host: OwnedFd,
+        head: Bytes,
+    ) -> Result<(), (ConnectError, OwnedFd)> {
+        let call = Call::Splice { port: port.0, head: head.to_vec() };
+        let failure = match self.ask(call, Some(&host)).await {
+            // Our descriptor closes; the shim's own goes on.
+            Ok((Answer::Done, _)) => return Ok(()),
+            Ok((Answer::Failed(failure), _)) | Err(ShimClientError::Failed(failure)) => failure,
+            Ok((other, _)) => Failure { kind: FailureKind::Other, message: format!("{other:?}") },
+            Err(ShimClientError::Silent) => return Err((ConnectError::TimedOut { port }, host)),
+            Err(_) => return Err((ConnectError::Closed, host)),
+        };
+        Err((not_opened(port, failure), host))
+    }
+}
