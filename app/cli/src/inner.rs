@@ -4,13 +4,16 @@
 //! The only file of the CLI that names their crates. Daemon and shim leave their starter's session first: closing the terminal, or
 //! Ctrl-C in it, must not end a machine.
 
+#[cfg_attr(unix, path = "inner/unix.rs")]
+#[cfg_attr(windows, path = "inner/windows.rs")]
+mod system;
+
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
-use rustix::process::{getpgid, getppid, setpgid, setsid};
 use slipway_api::{Bundle, DaemonSeen, DoctorReport, Problem, paths::Paths};
 use slipway_daemon::{
     diagnose,
@@ -20,25 +23,28 @@ use slipway_shim::{
     drivers,
     server::{self, ShimConfig},
 };
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Is the daemon until it is told to end.
 pub(crate) fn daemon(profile: String) -> ExitCode {
-    own_session();
+    system::own_session();
     ended(run_daemon(profile))
 }
 
 /// Owns a machine until it ends.
 pub(crate) fn shim(config: &Path) -> ExitCode {
-    own_session();
+    system::own_session();
     log_to_stderr();
     ended(run_shim(config))
 }
 
 /// Serves host folders to the machine of the shim that started it.
 pub(crate) fn share() -> ExitCode {
-    ended(slipway_share::server::run().map_err(Into::into))
+    #[cfg(target_os = "linux")]
+    let served = slipway_share::server::run().map_err(Into::into);
+    #[cfg(not(target_os = "linux"))]
+    let served = Err(anyhow::anyhow!("the hypervisor of this system shares folders itself"));
+    ended(served)
 }
 
 /// Looks at everything as the daemon would, in this process: it is wanted most when no daemon can be had.
@@ -87,36 +93,10 @@ fn run_shim(config: &Path) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("failed to start")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
-        let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for signals")?;
-        // Its terminal went away before it had a session of its own: nothing to end a machine for.
-        let _hangup = signal(SignalKind::hangup()).context("failed to listen for signals")?;
-        let told = stop.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            told.cancel();
-        });
+        system::cancel_when_told(stop.clone()).context("failed to listen for signals")?;
         server::run(&config, &*drivers::driver(&config), stop).await?;
         Ok(())
     })
-}
-
-/// Leaves the starter's session and terminal.
-fn own_session() {
-    if setsid().is_ok() {
-        return;
-    }
-    // The leader of a process group may not, and a starter that shields us from Ctrl-C made us one. In the starter's
-    // group for a moment we are not; if the starter has gone, so has its session, nearly always.
-    if let Some(parent) = getppid()
-        && let Ok(group) = getpgid(Some(parent))
-        && setpgid(None, Some(group)).is_ok()
-    {
-        let _ = setsid();
-    }
 }
 
 /// Logs of the shim go to its file, which its starter made its stderr.

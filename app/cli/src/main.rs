@@ -11,7 +11,6 @@ mod disk;
 mod doctor;
 mod follow;
 mod image;
-#[cfg_attr(not(target_os = "linux"), path = "inner_elsewhere.rs")]
 mod inner;
 mod integrate;
 mod logs;

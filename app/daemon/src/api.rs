@@ -1,6 +1,6 @@
 //! The control API's server: translates HTTP to the owner's commands, and problems to status codes.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -22,10 +22,8 @@ use slipway_api::{
     log_files,
     paths::Paths,
 };
-use tokio::{
-    net::UnixListener,
-    sync::{broadcast::error::RecvError, watch},
-};
+use slipway_vsock::endpoint::{Client, Listener};
+use tokio::sync::{broadcast::error::RecvError, watch};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 
@@ -41,12 +39,37 @@ pub(crate) struct App {
 }
 
 /// Serves until `stop`; streams that are open then are closed.
-pub(crate) async fn serve(listener: UnixListener, app: App, stop: CancellationToken) {
+pub(crate) async fn serve(listener: Listener, app: App, stop: CancellationToken) {
     let router = router(app);
-    let serving = axum::serve(listener, router).into_future();
+    let serving = axum::serve(Clients(listener), router).into_future();
     tokio::select! {
         ended = serving => if let Err(error) = ended { tracing::error!(%error, "the API ended") },
         () = stop.cancelled() => {}
+    }
+}
+
+/// Clients on this host, as axum takes them.
+struct Clients(Listener);
+
+impl axum::serve::Listener for Clients {
+    type Io = Client;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Client, ()) {
+        loop {
+            match self.0.accept().await {
+                Ok(client) => return (client, ()),
+                Err(error) => {
+                    // Out of descriptors: give the open ones time to close.
+                    tracing::warn!(%error, "a client of the API could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

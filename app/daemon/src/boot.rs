@@ -1,7 +1,11 @@
 //! From nothing, or from a shim that lives already, to an answering engine: named phases, each with what explains its
 //! failure. Whatever goes wrong, no machine is left behind that nobody asked for.
 
-use std::{fs::File, path::Path, sync::Arc, time::Duration};
+#[cfg_attr(target_os = "linux", path = "boot/qemu.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "boot/hypervisor.rs")]
+pub(crate) mod vmm;
+
+use std::{path::Path, sync::Arc, time::Duration};
 
 use slipway_api::{Machine, PhaseState, Problem, StartRequest};
 use slipway_manifest::Manifest;
@@ -13,7 +17,7 @@ use slipway_shim::{
     spawn::{self, SpawnError},
     wire::Status as ShimStatus,
 };
-use slipway_vm::{AccelChoice, ExitReason, GuestArch, MachineSpec, Stall};
+use slipway_vm::{AccelChoice, ExitReason, GuestArch, MachineSpec, Stall, room};
 use tokio::{
     sync::watch,
     time::{Instant, timeout, timeout_at},
@@ -30,14 +34,6 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(crate) const ROOM: u64 = 256 << 20;
 /// Lines of a log that go with a failure.
 const SLICE: usize = 12;
-/// The VM program for a guest's processor.
-pub(crate) fn qemu_for(guest: GuestArch) -> &'static str {
-    match guest {
-        GuestArch::X86_64 => "qemu-system-x86_64",
-        GuestArch::Aarch64 => "qemu-system-aarch64",
-    }
-}
-
 /// A machine, and the view of its inside.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -88,7 +84,7 @@ pub(crate) async fn boot(
         return Err(cancelled());
     }
     board.begin("machine");
-    find_qemu(guest)?;
+    vmm::find(guest)?;
     context.logs.rotate_idle();
     let config = shim_config(&context, &settings, &manifest, guest);
     let paths = &context.paths;
@@ -245,34 +241,6 @@ pub(crate) fn cancelled() -> Problem {
     Problem::new("cancelled", "the start was cancelled by a stop")
 }
 
-pub(crate) fn find_qemu(guest: GuestArch) -> Result<(), Problem> {
-    let program = qemu_for(guest);
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
-        return Ok(());
-    }
-    let debian = qemu_package(guest);
-    let fedora = match guest {
-        GuestArch::X86_64 => "qemu-system-x86",
-        GuestArch::Aarch64 => "qemu-system-aarch64",
-    };
-    let mut problem = Problem::new("qemu-missing", format!("`{program}` is not installed"));
-    if guest != GuestArch::HOST {
-        problem = problem.because(format!("the guest image is for {}, which is emulated here", guest.name()));
-    }
-    Err(problem.hint(format!(
-        "install it: `sudo apt install {debian}` on Debian and Ubuntu, `sudo dnf install {fedora}` on Fedora"
-    )))
-}
-
-/// What brings it on Debian.
-pub(crate) fn qemu_package(guest: GuestArch) -> &'static str {
-    match guest {
-        GuestArch::X86_64 => "qemu-system-x86",
-        GuestArch::Aarch64 => "qemu-system-arm",
-    }
-}
-
 /// Makes the data disk where there is none, or larger when the settings say so. Never smaller.
 fn prepare_disk(path: &Path, bytes: u64) -> Result<(), Problem> {
     let failed = |error: std::io::Error| {
@@ -283,19 +251,14 @@ fn prepare_disk(path: &Path, bytes: u64) -> Result<(), Problem> {
         if full { problem.hint("free some space on this computer") } else { problem }
     };
     if let Some(dir) = path.parent() {
-        let found = rustix::fs::statvfs(dir).map_err(|e| failed(e.into()))?;
-        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        let free = room::free(dir).map_err(failed)?;
         if free < ROOM {
             return Err(Problem::new("host-disk-full", format!("the disk of `{}` is full", dir.display()))
                 .because(format!("{} MiB are free, and at least {} are needed", free >> 20, ROOM >> 20))
                 .hint("free some space; nothing of yours in Slipway was touched"));
         }
     }
-    let disk = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    if disk.metadata().map_err(failed)?.len() < bytes {
-        disk.set_len(bytes).map_err(failed)?;
-    }
-    disk.sync_all().map_err(failed)
+    vmm::make_disk(path, bytes, failed)
 }
 
 fn shim_config(context: &Context, settings: &Settings, manifest: &Manifest, guest: GuestArch) -> ShimConfig {

@@ -20,7 +20,8 @@ use serde::Serialize;
 use serde_json::Value;
 use slipway_api::{Bundle, DaemonSeen, DoctorReport, Problem, State, UNITS, time};
 use slipway_settings::file::SettingsFile;
-use tokio::{net::UnixStream, time::timeout};
+use slipway_vsock::endpoint;
+use tokio::time::timeout;
 
 use crate::{
     config,
@@ -104,7 +105,7 @@ async fn engine_says(subject: &Subject, what: &str) -> Result<Value, String> {
         _ => return Err("no engine is known to run".into()),
     }
     let asked = async {
-        let stream = UnixStream::connect(subject.paths.docker_sock()).await.map_err(|e| e.to_string())?;
+        let stream = endpoint::connect(&subject.paths.docker_sock()).await.map_err(|e| e.to_string())?;
         let asked = engine::ask(stream, &format!("/{what}")).await;
         let (response, _connection) = asked.map_err(|e| e.to_string())?;
         let body = Limited::new(response.into_body(), LONGEST).collect().await.map_err(|e| e.to_string())?;

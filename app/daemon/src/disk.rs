@@ -2,7 +2,7 @@
 //!
 //! The disk is a sparse file. It grows as the guest writes, and shrinks when the guest says which of its blocks are free: a trim.
 
-use std::{os::unix::fs::MetadataExt, time::Duration};
+use std::time::Duration;
 
 use serde::Deserialize;
 use slipway_agent_client::CallError;
@@ -10,6 +10,7 @@ use slipway_api::{DiskHolding, DiskTrim, DiskUsage, Problem, Setting, paths::Pat
 use slipway_protocol::v1;
 use slipway_settings::size::{NotASize, Size};
 use slipway_shim::client::ShimClient;
+use slipway_vm::room;
 
 use crate::{config, engine, guest};
 
@@ -78,9 +79,9 @@ pub(crate) fn resize(paths: &Paths, size: &str) -> Result<Setting, Problem> {
 /// What the disk takes on the host, and what it may take at most; `None` when there is none yet.
 pub(crate) fn on_host(paths: &Paths) -> Result<Option<(u64, u64)>, Problem> {
     let path = paths.data_disk();
-    match std::fs::metadata(&path) {
-        // In blocks of 512 bytes, whatever the file system's own are: sparse files take less than their length.
-        Ok(found) => Ok(Some((found.blocks().saturating_mul(512), found.len()))),
+    let found = std::fs::metadata(&path).and_then(|found| Ok((room::taken(&path)?, found.len())));
+    match found {
+        Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
             Err(Problem::new("data-disk", format!("failed to look at the data disk `{}`", path.display()))

@@ -4,15 +4,16 @@
 //! written again: one value is spliced into its text, and every other byte stays as it was.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use slipway_settings::paths::docker_host;
+
+use crate::system;
 
 /// By this a context is known to be ours.
 const DESCRIPTION: &str = "Slipway";
@@ -229,8 +230,8 @@ impl DockerContext {
     fn make_dir(&self, dir: &Path) -> Result<(), ContextError> {
         let failed = |source| ContextError::Write { path: dir.to_owned(), source };
         // It will hold logins, as docker's own folder does.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(failed)?;
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed)
+        system::make_dir(&self.dir, 0o700).map_err(failed)?;
+        system::make_dir(dir, 0o755).map_err(failed)
     }
 
     fn write(&self, path: &Path, text: &str, mode: u32) -> Result<(), ContextError> {
@@ -271,17 +272,16 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let write = || {
         // A rest of a process that had our number and died.
         let _ = fs::remove_file(&aside);
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
+        let mut file = system::create_new(&aside, 0o600)?;
         file.write_all(bytes)?;
-        let mode = there.as_ref().map_or(mode, |m| m.mode() & 0o7777);
+        let mode = there.as_ref().map_or(mode, system::mode);
         if let Some(there) = &there {
-            // Only root can, and only root needs to.
-            let _ = std::os::unix::fs::fchown(&file, Some(there.uid()), Some(there.gid()));
+            system::owned_as(&file, there);
         }
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        system::set_mode(&file, mode)?;
         file.sync_all()?;
         fs::rename(&aside, &path)?;
-        File::open(dir)?.sync_all()
+        system::settle(dir)
     };
     write().inspect_err(|_| drop(fs::remove_file(&aside)))
 }

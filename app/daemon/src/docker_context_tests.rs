@@ -1,6 +1,6 @@
 //! The splice against every way in which people and programs write JSON.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -8,10 +8,13 @@
 //! ```
 
 mod docker;
+#[cfg_attr(windows, path = "doctor/files_windows.rs")]
 mod files;
+#[cfg_attr(not(target_os = "linux"), path = "doctor/host_elsewhere.rs")]
 mod host;
 mod network;
 mod parts;
+mod room;
 
 use std::path::PathBuf;
 
@@ -140,8 +143,8 @@ const CHECKS: &[Examination] = &[
     looks("image", parts::image),
     looks("qemu", host::qemu),
     looks("acceleration", host::acceleration),
-    looks("memory", host::memory),
-    looks("disk-space", host::disk_space),
+    looks("memory", room::memory),
+    looks("disk-space", room::disk_space),
     looks("user-namespaces", host::user_namespaces),
     looks("inotify", host::inotify),
     looks("proxies", network::proxies),

@@ -13,6 +13,8 @@ use std::{
 
 use slipway_manifest::{HOST_TOOLS, Manifest, Part};
 
+use crate::system;
+
 const DOCKER: &str = "docker";
 const PLUGINS: [&str; 2] = ["docker-buildx", "docker-compose"];
 /// Where docker looks for plugins of the whole system.
@@ -130,7 +132,7 @@ fn extra(docker_config_dir: &Path) -> Vec<PathBuf> {
 
 /// Whether it is a program.
 pub(crate) fn runs(file: &Path) -> bool {
-    fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    system::is_program(file)
 }
 
 /// Whether the file, or what it links to, is one of ours.

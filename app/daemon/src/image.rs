@@ -18,6 +18,8 @@ use slipway_api::{GuestImage, GuestImages, ImageRequest, Problem, Update, paths:
 use slipway_manifest::{MANIFEST, Manifest, SIGNATURE, VerifyError, verify, verify_bootable};
 use slipway_vm::GuestArch;
 
+use crate::system;
+
 /// The public key, beside the parts of an image that was built here.
 const KEY: &str = "key.pub";
 
@@ -226,18 +228,16 @@ pub(crate) fn boot_failed(paths: &Paths, problem: Problem) -> Problem {
 
 /// Two folders in each other's place; where `to` is not there, `from` is moved.
 fn exchange(from: &Path, to: &Path) -> Result<(), Problem> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    let done = match renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
-        Err(rustix::io::Errno::NOENT) => std::fs::rename(from, to),
+    let done = match system::exchange(from, to) {
         // A file system that cannot do it at once.
-        Err(rustix::io::Errno::INVAL) => {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
             let aside = to.with_extension("old");
             let _ = std::fs::remove_dir_all(&aside);
             std::fs::rename(to, &aside)
                 .and_then(|()| std::fs::rename(from, to))
                 .and_then(|()| std::fs::rename(&aside, from))
         }
-        other => other.map_err(io::Error::from),
+        other => other,
     };
     done.map_err(|error| io_problem("put back", from, &error))
 }

@@ -23,6 +23,7 @@ mod engine;
 mod exec;
 mod guest;
 mod holdings;
+#[cfg_attr(not(target_os = "linux"), path = "host_tools_elsewhere.rs")]
 pub mod host_tools;
 mod image;
 mod logs;
@@ -33,6 +34,7 @@ mod ports;
 mod redact;
 mod setup;
 mod shares;
+mod system;
 mod update;
 
 use std::{
@@ -45,12 +47,8 @@ use std::{
 use slipway_api::Problem;
 use slipway_relay::{Gate, ListenError, Relay};
 use slipway_settings::paths::{Env, PathError, Paths};
-use tokio::{
-    net::UnixListener,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::JoinError,
-};
+use slipway_vsock::endpoint::Listener;
+use tokio::{sync::watch, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use api::openapi;
@@ -130,10 +128,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let logs = Arc::new(logs::LogStore::new(paths.clone()));
     logs::trace_into(&logs);
     let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::System)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::System)?;
-    // A closed terminal is no reason to end.
-    let _hangup = signal(SignalKind::hangup()).map_err(DaemonError::System)?;
+    let mut ends = system::Ends::listen().map_err(DaemonError::System)?;
 
     let api_path = paths.api_sock();
     // Ours to remove: the lock says that nobody else lives here.
@@ -151,17 +146,14 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let (gate, gate_seen) = watch::channel(Gate::Wait);
     let tasks = TaskTracker::new();
     let owner = owner::spawn(Arc::clone(&context), gate, stop.clone(), &tasks);
-    let listener = UnixListener::bind(&api_path).map_err(file("listen on", &api_path))?;
-    let mode = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o600);
-    std::fs::set_permissions(&api_path, mode).map_err(file("protect", &api_path))?;
+    let listener = Listener::bind(&api_path).map_err(file("listen on", &api_path))?;
     tasks.spawn(relay.run(gate_seen, stop.clone()));
     let updates = update::Updates::new(Arc::clone(&context), owner.clone(), tasks.clone(), stop.clone());
     let app = api::App { context, owner, updates, quit: stop.clone() };
     tasks.spawn(api::serve(listener, app, stop.clone()));
     tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "the daemon is up");
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = ends.told() => {}
         () = stop.cancelled() => {}
     }
     stop.cancel();

@@ -12,7 +12,8 @@ use std::{
 
 use slipway_api::{CheckState, Problem, lock, paths::LONGEST_SOCKET};
 
-use super::{Finding, Ward, host, told};
+use super::{Finding, Ward, room, told};
+use crate::system;
 
 /// Rights of others to change.
 const OTHERS_WRITE: u32 = 0o022;
@@ -34,8 +35,8 @@ pub(super) fn home(ward: &Ward) -> Finding {
         let found = match std::fs::metadata(dir) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let above = host::nearest(dir);
-                if let Err(error) = host::writable(&above) {
+                let above = room::nearest(dir);
+                if let Err(error) = system::writable(&above) {
                     return Finding::failed(format!("{} cannot be made", told(dir)))
                         .because(format!("{}: {error}", told(&above)))
                         .hint("set SLIPWAY_HOME to a folder of yours that can be written");
@@ -58,7 +59,7 @@ pub(super) fn home(ward: &Ward) -> Finding {
                 .because(format!("its owner is user {}, and this is user {us}", found.uid()))
                 .hint(format!("`sudo chown -R $USER {}`, if all in it is yours", told(dir)));
         }
-        if let Err(error) = host::writable(dir) {
+        if let Err(error) = system::writable(dir) {
             return Finding::failed(format!("{} cannot be written", told(dir)))
                 .because(error.to_string())
                 .hint(format!("`chmod u+rwx {}`", told(dir)));

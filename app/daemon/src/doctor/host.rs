@@ -1,32 +1,22 @@
-//! What this computer gives: QEMU, acceleration, memory, room, namespaces, watches.
+//! What a Linux computer gives: QEMU, acceleration, namespaces, watches.
 //!
 //! What is read of the system and what follows from it are apart, so that the second is tested for computers that are not
 //! at hand.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{io, process::Stdio, time::Duration};
 
-use rustix::fs::{Access, statvfs};
 use serde::Deserialize;
-use slipway_api::{CheckState, DaemonSeen, State};
-use slipway_settings::{
-    resolved::{Host, Settings},
-    size::Size,
-};
+use slipway_api::CheckState;
+use slipway_settings::resolved::Settings;
 use slipway_vm::GuestArch;
 use tokio::{process::Command, time::timeout};
 
 use super::{
     Finding, Subject, Ward,
     network::{Proxy, proxies_of},
-    told,
 };
 use crate::{
-    boot::{ROOM, find_qemu, qemu_for, qemu_package},
+    boot::vmm::{self, qemu_for, qemu_package},
     image::installed_processor,
 };
 
@@ -34,8 +24,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Oldest QEMU that the driver takes.
 const OLDEST: (u32, u32) = (7, 2);
-/// Free bytes below which images soon have no place.
-const TIGHT: u64 = 5 << 30;
 /// Folders that a project of ordinary size has: `node_modules` alone is some thousand.
 const WATCHES: u64 = 8192;
 
@@ -91,7 +79,7 @@ async fn said(command: &mut Command) -> io::Result<String> {
 
 pub(super) fn qemu(ward: &Ward) -> Finding {
     let guest = ward.facts.guest;
-    if let Err(problem) = find_qemu(guest) {
+    if let Err(problem) = vmm::find(guest) {
         return Finding::of(CheckState::Failed, problem);
     }
     match &ward.facts.qemu {
@@ -193,77 +181,6 @@ fn acceleration_of(
     not_accelerated(choice).because(why).hint(hint)
 }
 
-pub(super) fn memory(ward: &Ward) -> Finding {
-    // Also when they ask for more than there is: that is told once, by the check of the settings.
-    let Ok(settings) = &ward.settings else {
-        return Finding::not_applicable("the settings that there are cannot hold here");
-    };
-    let runs = matches!(&ward.subject.seen, DaemonSeen::Answers { status, .. }
-        if !matches!(status.state, State::Stopped | State::Failed));
-    memory_of(settings.memory, Host::here().memory, available(), runs)
-}
-
-fn memory_of(asked: Size, there: Size, available: Option<Size>, runs: bool) -> Finding {
-    let hint = "give the machine less: `slipway config set machine.memory 2GiB`";
-    if asked.as_bytes() / 3 > there.as_bytes() / 4 {
-        return Finding::warning(format!(
-            "the machine may take {asked} of {there}, and little is left for all else"
-        ))
-        .hint(hint);
-    }
-    match available {
-        Some(available) if !runs && available < asked => Finding::warning(format!(
-            "the machine may take {asked}, and {} MiB are free just now",
-            available.as_mib()
-        ))
-        .hint(format!("end what you do not need, or {hint}")),
-        _ => Finding::ok(format!("{} MiB for the machine, of {} MiB", asked.as_mib(), there.as_mib())),
-    }
-}
-
-/// What programs can have without swapping.
-fn available() -> Option<Size> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(Size::bytes(kib.saturating_mul(1024)))
-}
-
-pub(super) fn disk_space(ward: &Ward) -> Finding {
-    let disk = ward.paths().data_disk();
-    // Where it really is: people move it and leave a link.
-    let disk = disk.canonicalize().unwrap_or(disk);
-    let dir = nearest(&disk);
-    match statvfs(&dir) {
-        Ok(found) => disk_space_of(&dir, found.f_bavail.saturating_mul(found.f_frsize)),
-        Err(error) => Finding::failed(format!("{} cannot be looked at", told(&dir)))
-            .because(io::Error::from(error).to_string()),
-    }
-}
-
-fn disk_space_of(dir: &Path, free: u64) -> Finding {
-    let amount = if free >= 10 << 30 { format!("{} GiB", free >> 30) } else { format!("{} MiB", free >> 20) };
-    let message = format!("{amount} are free where the data disk is, in {}", told(dir));
-    let hint = "free some space here, or in Slipway: `docker system prune`";
-    match free {
-        0..ROOM => Finding::failed(message)
-            .because(format!("a machine starts with {} MiB or more", ROOM >> 20))
-            .hint("free some space; nothing of yours in Slipway is lost"),
-        ROOM..TIGHT => Finding::warning(message).hint(hint),
-        _ => Finding::ok(message),
-    }
-}
-
-/// The folder of a file, or the nearest one above that is there.
-pub(super) fn nearest(path: &Path) -> PathBuf {
-    path.ancestors().skip(1).find(|dir| dir.is_dir()).unwrap_or(Path::new("/")).to_owned()
-}
-
-/// Whether this user may write there.
-pub(super) fn writable(path: &Path) -> io::Result<()> {
-    rustix::fs::access(path, Access::WRITE_OK).map_err(Into::into)
-}
-
 pub(super) fn user_namespaces(ward: &Ward) -> Finding {
     let number = |name: &str| std::fs::read_to_string(name).ok().and_then(|text| text.trim().parse().ok());
     let limits = Spaces {
@@ -357,7 +274,7 @@ fn used() -> (u64, u64) {
             continue;
         }
         for descriptor in std::fs::read_dir(dir.join("fd")).into_iter().flatten().flatten() {
-            let inotify = |to: PathBuf| to.as_os_str().as_encoded_bytes().ends_with(b"inotify");
+            let inotify = |to: std::path::PathBuf| to.as_os_str().as_encoded_bytes().ends_with(b"inotify");
             if !std::fs::read_link(descriptor.path()).is_ok_and(inotify) {
                 continue;
             }
@@ -425,28 +342,6 @@ mod tests {
         assert_eq!(dead.problem.causes, ["the guest did not run on it"]);
         let chosen = acceleration_of("tcg", Err(io::ErrorKind::NotFound), None);
         assert_eq!(chosen.state, CheckState::Ok, "emulation was asked for");
-    }
-
-    #[test]
-    fn memory_that_leaves_little_is_a_warning() {
-        let (four, six, eight) = (Size::mib(4 << 10), Size::mib(6 << 10), Size::mib(8 << 10));
-        assert_eq!(memory_of(four, eight, Some(six), false).state, CheckState::Ok);
-        assert_eq!(memory_of(Size::mib(7 << 10), eight, Some(eight), true).state, CheckState::Warning);
-        assert_eq!(memory_of(four, eight, Some(Size::mib(512)), false).state, CheckState::Warning);
-        assert_eq!(
-            memory_of(four, eight, Some(Size::mib(512)), true).state,
-            CheckState::Ok,
-            "it has it already"
-        );
-    }
-
-    #[test]
-    fn a_disk_that_fills_up_warns_before_it_is_full() {
-        let at = |free| disk_space_of(Path::new("/h"), free).state;
-        assert_eq!([0, ROOM - 1, ROOM, TIGHT - 1, TIGHT].map(at), {
-            use CheckState::{Failed, Ok, Warning};
-            [Failed, Failed, Warning, Warning, Ok]
-        });
     }
 
     #[test]
