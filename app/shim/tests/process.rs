@@ -1,6 +1,10 @@
 //! Shim and client together, over the real socket; only the machine is fake.
 
-use std::{os::fd::OwnedFd, path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use slipway_protocol::ports::{ENGINE, FORWARD};
@@ -12,16 +16,25 @@ use slipway_shim::{
 };
 use slipway_vm::{AccelChoice, ExitReason, GuestArch, MachineSpec, Stall, fake::FakeDriver};
 use slipway_vsock::{
-    ConnectError, Transport,
+    ConnectError, HostSocket, Transport,
+    endpoint::{self, Listener, Stream},
     memory::{Fault, MemoryTransport},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::UnixStream,
     task::JoinHandle,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+
+/// Where this system's programs listen: in a folder, or under a name that nobody else has.
+fn place(dir: &Path, name: &str) -> PathBuf {
+    let unique = dir.file_name().expect("a folder").to_string_lossy();
+    match cfg!(windows) {
+        true => PathBuf::from(format!(r"\\.\pipe\slipway_test-{name}-{unique}")),
+        false => dir.join(format!("{name}.sock")),
+    }
+}
 
 fn config(dir: &Path) -> ShimConfig {
     let path = |name: &str| dir.join(name);
@@ -41,7 +54,7 @@ fn config(dir: &Path) -> ShimConfig {
             share_socket: None,
         },
         lock: path("shim.lock"),
-        socket: path("shim.sock"),
+        socket: place(dir, "shim"),
         exit_file: path("exit.json"),
         accel_verdict: path("accel.json"),
         guest: GuestArch::HOST,
@@ -71,7 +84,7 @@ impl Shim {
 
     async fn client(&self) -> ShimClient {
         for _ in 0..500 {
-            if let Ok(client) = ShimClient::connect(&self.dir.path().join("shim.sock")).await {
+            if let Ok(client) = ShimClient::connect(&place(self.dir.path(), "shim")).await {
                 return client;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -80,9 +93,13 @@ impl Shim {
     }
 }
 
-fn pair() -> (UnixStream, OwnedFd) {
-    let (client, host) = UnixStream::pair().expect("pair");
-    (client, host.into_std().expect("std").into())
+/// A client's connection, and its other end as the relay hands it over.
+async fn pair(shim: &Shim) -> (Stream, HostSocket) {
+    let path = place(shim.dir.path(), "client");
+    let mut listener = Listener::bind(&path).expect("listens");
+    let (client, host) = tokio::join!(endpoint::connect(&path), listener.accept());
+    let host = endpoint::give(host.expect("accepted")).expect("given");
+    (client.expect("connects"), host)
 }
 
 async fn ended(client: &ShimClient) -> Life {
@@ -96,7 +113,7 @@ async fn a_handed_over_socket_outlives_the_daemon_that_handed_it_over() {
     let shim = Shim::start();
     let mut engine = shim.guest.serve(ENGINE);
     let daemon = shim.client().await;
-    let (mut client, host) = pair();
+    let (mut client, host) = pair(&shim).await;
     daemon.splice(ENGINE, host, Bytes::from_static(b"GET ")).await.map_err(|(e, _)| e).expect("accepted");
     let mut guest = engine.recv().await.expect("the engine has the stream");
     drop(daemon);
@@ -118,11 +135,11 @@ async fn a_refused_splice_gives_the_daemon_its_socket_back() {
     let shim = Shim::start();
     let _engine = shim.guest.serve(ENGINE);
     shim.guest.inject(ENGINE, Fault::Refuse(1));
-    let (mut client, host) = pair();
+    let (mut client, host) = pair(&shim).await;
     let (error, host) =
         shim.client().await.splice(ENGINE, host, Bytes::new()).await.expect_err("the fault is scripted");
     assert!(matches!(error, ConnectError::Refused { port: ENGINE }), "{error}");
-    let mut host = UnixStream::from_std(host.into()).expect("a socket");
+    let mut host = endpoint::take_back(host).expect("a socket");
     host.write_all(b"503").await.expect("write");
     drop(host);
     let mut got = Vec::new();
@@ -141,7 +158,7 @@ async fn one_machine_has_one_shim() {
     assert!(matches!(second, Err(ShimError::AlreadyRuns(_))), "{second:?}");
     let adopted = spawn::adopt(
         &shim.dir.path().join("shim.lock"),
-        &shim.dir.path().join("shim.sock"),
+        &place(shim.dir.path(), "shim"),
         Duration::from_secs(2),
     )
     .await
@@ -160,7 +177,7 @@ async fn the_reason_of_the_end_reaches_daemons_and_the_disk() {
     assert_eq!(ended(&daemon).await, Life::Ended(reason.clone()));
     assert_eq!(shim.task.await.expect("joined").expect("ended well"), reason);
     assert_eq!(spawn::last_exit(&shim.dir.path().join("exit.json")), Some(reason));
-    let (lock, socket) = (shim.dir.path().join("shim.lock"), shim.dir.path().join("shim.sock"));
+    let (lock, socket) = (shim.dir.path().join("shim.lock"), place(shim.dir.path(), "shim"));
     let nobody = spawn::adopt(&lock, &socket, Duration::from_secs(1));
     assert!(nobody.await.expect("looked up").is_none(), "the lock is free again");
 }
@@ -178,7 +195,7 @@ async fn a_kill_ends_machine_and_shim() {
 async fn nonsense_on_the_socket_hurts_nobody() {
     let shim = Shim::start();
     let daemon = shim.client().await;
-    let rude = slipway_shim::wire::Peer::connect(&shim.dir.path().join("shim.sock")).await.expect("connects");
+    let rude = slipway_shim::wire::Peer::connect(&place(shim.dir.path(), "shim")).await.expect("connects");
     rude.send(&serde_json::json!({"id": "x", "call": {"call": "format-disk"}}), None).await.expect("sent");
     let reply: Option<(slipway_shim::wire::Reply, _)> = rude.receive().await.expect("an answer");
     assert_eq!(reply.expect("an answer").0.id, 0);
@@ -207,7 +224,9 @@ async fn a_published_port_outlives_its_daemon_and_ends_with_the_machine() {
     match next.publish(port(2)).await {
         Err(ShimClientError::NotPublished(failure)) => {
             assert_eq!(failure.code, "port-in-use");
-            assert!(failure.message.contains("in use on this computer by"), "{}", failure.message);
+            // Who it is is not found out everywhere.
+            let known = if cfg!(target_os = "linux") { "in use on this computer by" } else { "in use" };
+            assert!(failure.message.contains(known), "{}", failure.message);
         }
         other => panic!("taken, and not {other:?}"),
     }
