@@ -321,7 +321,8 @@ fn copy_synced(source: &Path, target: &Path) -> io::Result<()> {
         std::fs::create_dir_all(parent)?;
     }
     std::fs::copy(source, target)?;
-    std::fs::File::open(target)?.sync_all()
+    // Windows flushes only what may be written to.
+    std::fs::File::options().append(true).open(target)?.sync_all()
 }
 
 #[cfg(test)]
