@@ -9,7 +9,7 @@ use std::{
 use slipway_api::Problem;
 use tokio::time::{Instant, sleep};
 
-use crate::{reach::Session, say::Fail, system, terminal::has_screen};
+use crate::{inner, reach::Session, say::Fail, system, terminal::has_screen};
 
 /// How long a window that cannot open may take to say so. One that opens is not waited for.
 const SECOND_LOOK: Duration = Duration::from_millis(700);
@@ -30,6 +30,7 @@ pub(crate) async fn desktop(session: &Session) -> Result<u8, Fail> {
     let log = session.paths.log("desktop");
     let file = system::private().create(true).append(true).open(&log)?;
     // It outlives the terminal that it was asked from.
+    inner::keep_streams();
     let mut child = system::in_background(&mut Command::new(&program))
         .args(["--profile", session.paths.profile()])
         .stdin(Stdio::null())

@@ -31,6 +31,11 @@ pub(crate) fn daemon(profile: String) -> ExitCode {
     ended(run_daemon(profile))
 }
 
+/// Keeps this program's stdin, stdout and stderr from a program that is to outlive it: who reads them to the end waits for nobody else.
+pub(crate) fn keep_streams() {
+    slipway_shim::spawn::keep_streams();
+}
+
 /// Owns a machine until it ends.
 pub(crate) fn shim(config: &Path) -> ExitCode {
     system::own_session();

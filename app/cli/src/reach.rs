@@ -20,6 +20,7 @@ use slipway_api::{
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    inner,
     say::{Fail, Say},
     system,
 };
@@ -170,6 +171,7 @@ impl Session {
         let from = file.metadata().map_or(0, |m| m.len());
         let exe = std::env::current_exe().map_err(failed("failed to find the own program".into()))?;
         let second = file.try_clone().map_err(failed("failed to start the daemon".into()))?;
+        inner::keep_streams();
         // The new process leaves our session itself; until then it must not get the terminal's Ctrl-C.
         let child = system::in_background(&mut Command::new(&exe))
             .args(["daemon", "--profile", self.paths.profile()])

@@ -87,6 +87,11 @@ pub async fn adopt(
     }
 }
 
+/// Keeps this program's stdin, stdout and stderr from programs that it starts and that outlive it; to be called before.
+pub fn keep_streams() {
+    system::keep_streams();
+}
+
 /// Starts `exe shim --config FILE` in a session of its own and waits until it listens.
 ///
 /// # Errors
@@ -108,6 +113,7 @@ pub async fn spawn(
     let log_file = File::options().create(true).append(true).open(log).map_err(file("write", log))?;
     let log_from = log_file.metadata().map_or(0, |m| m.len());
     let second = log_file.try_clone().map_err(file("write", log))?;
+    keep_streams();
     let mut command = Command::new(exe);
     let mut child = system::apart(&mut command)
         .args(["shim", "--config"])

@@ -4,14 +4,14 @@
 use std::{
     ffi::OsStr,
     io,
-    os::windows::ffi::OsStrExt,
+    os::windows::{ffi::OsStrExt, io::AsRawHandle},
     path::{Path, PathBuf},
     ptr,
 };
 
 use tokio::net::windows::named_pipe::{NamedPipeServer, PipeMode, ServerOptions};
 use windows_sys::Win32::{
-    Foundation::{CloseHandle, LocalFree},
+    Foundation::{CloseHandle, HANDLE_FLAG_INHERIT, LocalFree, SetHandleInformation},
     Security::{
         Authorization::{
             ConvertSidToStringSidW, ConvertStringSecurityDescriptorToSecurityDescriptorW, SDDL_REVISION_1,
@@ -146,4 +146,15 @@ pub fn user_sid() -> io::Result<String> {
     // SAFETY: Windows allocated it with LocalAlloc for us.
     unsafe { LocalFree(text.cast()) };
     Ok(sid)
+}
+
+/// Keeps what this program reads and prints from programs that it starts and that outlive it: Windows gives a child every handle that
+/// can be inherited, whatever it is told about its own, and who reads a pipe to its end would wait for the child's. One that is
+/// given them on purpose gets copies.
+pub fn keep_standard_handles() {
+    let handles = [io::stdin().as_raw_handle(), io::stdout().as_raw_handle(), io::stderr().as_raw_handle()];
+    for handle in handles.into_iter().filter(|handle| !handle.is_null()) {
+        // SAFETY: it changes a flag of this process's own handle; one that is none is refused, and then there is nothing to keep.
+        unsafe { SetHandleInformation(handle, HANDLE_FLAG_INHERIT, 0) };
+    }
 }
