@@ -66,6 +66,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("slipway-test-ui", &["slipway-test-harness"]),
     ("slipway-test-guest", &[]),
     ("slipway-test-harness", &[]),
+    // The real agent, where no machine runs.
+    ("slipway-test-hosts", &["slipway-agent"]),
     // It is the shim of a share server that it measures.
     ("slipway-bench", &["slipway-test-harness", "slipway-share"]),
 ];

@@ -1,0 +1,160 @@
+//! The real daemon, shim, relay and commands of this system, with the real agent beside them; only the machine is fake. This is as much
+//! of the whole as can be run for Windows without Windows; on Linux it holds that the story is true where everything is real.
+//!
+//! ```text
+//!   slipway (program) ─▶ api ─┐
+//!   docker's part here ─▶ engine's endpoint ─▶ daemon ─▶ shim (both this program) ─▶ beside: agent ─▶ engine's part
+//! ```
+//!
+//! As `daemon` and `shim` this program is what `slipway` is as these, but for the driver.
+
+mod machine;
+mod stage;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::Value;
+use stage::{Stage, rest, talk};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().collect();
+    match words.get(1).map(String::as_str) {
+        Some("daemon") => return machine::daemon(),
+        Some("shim") => return machine::shim(words.last().expect("a file").as_ref()),
+        // Nobody shares folders with a machine that is none.
+        Some("share") => return ExitCode::FAILURE,
+        _ => {}
+    }
+    let arguments = Arguments::from_args();
+    // One story: its parts need those before them.
+    let story = Trial::test("daemon_and_engine_from_start_to_stop", || with_stage(story));
+    let mut trials = vec![story];
+    if cfg!(windows) {
+        trials
+            .push(Trial::test("without_hyper_v_the_program_says_what_is_missing", || with_stage(no_hyper_v)));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn with_stage(test: fn(&mut Stage)) -> Result<(), Failed> {
+    match Stage::new() {
+        Ok(mut stage) => test(&mut stage),
+        // Not silent: the test's output is shown when it is asked for, this always.
+        Err(why) => eprintln!("skipped: {why}"),
+    }
+    Ok(())
+}
+
+fn story(stage: &mut Stage) {
+    stage.daemon();
+    settings(stage);
+    start(stage);
+    requests(stage);
+    half_closes(stage);
+    another_daemon(stage);
+    stop(stage);
+}
+
+fn settings(stage: &Stage) {
+    let (code, status) = stage.status();
+    assert_eq!((code, &status["state"]), (3, &Value::from("stopped")), "{status}");
+    stage.slipway(&["config", "set", "machine.cpus", "1"]);
+    assert_eq!(stage.slipway(&["config", "get", "machine.cpus"]).trim(), "1");
+    let refused = stage.refused(&["config", "set", "machine.cpus", "many"]);
+    assert!(refused.contains("machine.cpus"), "{refused}");
+    assert_eq!(stage.slipway(&["config", "get", "machine.cpus"]).trim(), "1", "as it was");
+}
+
+fn start(stage: &Stage) {
+    // Before a start nobody answers, and whoever asks is told.
+    let answer = stage.ask("GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("slipway start"), "{answer}");
+    let refused = stage.refused(&["start"]);
+    assert!(refused.contains("guest image") && refused.contains("slipway image install"), "{refused}");
+    stage.image();
+    if cfg!(windows) {
+        let refused = stage.refused(&["start"]);
+        assert!(refused.contains("New-VHD") && refused.contains("data.vhdx"), "{refused}");
+        stage.data_disk();
+    }
+    stage.slipway(&["start"]);
+    let (_, status) = stage.status();
+    assert_eq!(status["engine"], "28.5.1", "{status}");
+    assert_eq!(
+        (&status["machine"]["vmm"], &status["machine"]["cpus"]),
+        (&"fake".into(), &1.into()),
+        "{status}"
+    );
+}
+
+fn requests(stage: &Stage) {
+    for _ in 0..20 {
+        let answer = stage.ask("GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("OK"), "{answer}");
+    }
+}
+
+/// Each end of a stream may end its direction first, and the other one stays open.
+fn half_closes(stage: &Stage) {
+    let body = vec![b'q'; 1 << 20];
+    // Neither: what is sent comes back while both directions are open.
+    let echoed = stage.attach("echo", async |stream| {
+        let mut got = Vec::new();
+        for piece in body.chunks(100_000) {
+            got.extend(talk(stream, piece).await);
+        }
+        got
+    });
+    assert!(echoed == body, "{} of {} bytes, or not those", echoed.len(), body.len());
+    // The client: what it then hears was said after it had ended.
+    let count = stage.attach("reads", async |stream| rest(stream, &body).await);
+    assert_eq!(String::from_utf8_lossy(&count), body.len().to_string());
+    // Nothing at all but the end.
+    let count = stage.attach("reads", async |stream| rest(stream, b"").await);
+    assert_eq!(String::from_utf8_lossy(&count), "0");
+    // The engine: what the client says afterwards is heard.
+    let speech = stage.attach("speaks", async |stream| {
+        let speech = rest_first(stream).await;
+        assert_eq!(rest(stream, &body).await, b"", "it had ended");
+        speech
+    });
+    assert_eq!(speech.len(), 300_000);
+    let heard = || stage.ask("GET /heard HTTP/1.1\r\nHost: x\r\n\r\n");
+    let heard = stage::until(heard, |answer| !answer.ends_with("nothing yet"));
+    assert!(heard.ends_with(&format!("\r\n\r\n{}", body.len())), "{heard}");
+    // Both, at once: a client is not left waiting.
+    assert_eq!(stage.attach("leaves", rest_first), b"");
+}
+
+async fn rest_first(stream: &mut stage::Stream) -> Vec<u8> {
+    stage::to_the_end(stream).await
+}
+
+fn another_daemon(stage: &mut Stage) {
+    stage.kill_daemon();
+    stage.daemon();
+    let (_, status) = stage::until(|| stage.status(), |(_, status)| status["engine"] == "28.5.1");
+    assert_eq!(status["machine"]["vmm"], "fake", "{status}");
+    requests(stage);
+}
+
+fn stop(stage: &mut Stage) {
+    stage.slipway(&["stop"]);
+    let (code, status) = stage.status();
+    assert_eq!((code, &status["state"]), (3, &Value::from("stopped")), "{status}");
+    // The agent was told, and ended; and so did the shim, whose lock is free.
+    assert!(stage::until(|| stage.machine_has_ended(), |ended| *ended), "the shim lives");
+    stage.quit_daemon();
+}
+
+/// With the program itself as daemon and shim.
+fn no_hyper_v(stage: &mut Stage) {
+    stage.image();
+    stage.data_disk();
+    let refused = stage.refused(&["start"]);
+    assert!(refused.contains("Hyper-V") && refused.contains("machine"), "{refused}");
+    let (code, status) = stage.status();
+    assert_eq!((code, &status["state"]), (1, &Value::from("failed")), "{status}");
+    stage.quit_daemon();
+}
