@@ -1,6 +1,11 @@
 //! What a program and all that it started take of this computer, by the kernel's own account.
 
-use std::{collections::HashMap, fs, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use slipway_test_harness::kill;
 
@@ -17,7 +22,7 @@ impl Processes {
         let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
         for id in ids {
-            if let Some(stat) = stat(id) {
+            if let Some(stat) = stat(&process(id)) {
                 children.entry(stat[1].parse().unwrap_or(0)).or_default().push(id);
             }
         }
@@ -47,6 +52,15 @@ impl Processes {
         self.0.len()
     }
 
+    /// Processor time until now of their threads whose names begin so.
+    pub(crate) fn cpu_of_threads(&self, name: &str) -> Duration {
+        let tasks = |id: &u32| fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+        let named =
+            |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name));
+        let tasks = self.0.iter().flat_map(tasks).map(|task| task.path()).filter(named);
+        ticks(tasks.filter_map(|task| stat(&task)))
+    }
+
     /// Memory, where what several share counts once: proportional set size, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         let pss = |id: &u32| -> Option<u64> {
@@ -59,18 +73,23 @@ impl Processes {
 
     /// Processor time until now.
     pub(crate) fn cpu(&self) -> Duration {
-        let ticks = |id: &u32| -> Option<u64> {
-            let stat = stat(*id)?;
-            Some(stat[11].parse::<u64>().ok()? + stat[12].parse::<u64>().ok()?)
-        };
-        let ticks: u64 = self.0.iter().filter_map(ticks).sum();
-        Duration::from_millis(ticks * 1000 / TICKS)
+        ticks(self.0.iter().filter_map(|id| stat(&process(*id))))
     }
 }
 
-/// `/proc/ID/stat` from the state on: the name before it may hold anything.
-fn stat(id: u32) -> Option<Vec<String>> {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+fn process(id: u32) -> PathBuf {
+    Path::new("/proc").join(id.to_string())
+}
+
+/// The file `stat` of a process or thread from the state on: the name before it may hold anything.
+fn stat(of: &Path) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(of.join("stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
     Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Their processor time.
+fn ticks(stats: impl Iterator<Item = Vec<String>>) -> Duration {
+    let of = |stat: Vec<String>| Some(stat[11].parse::<u64>().ok()? + stat[12].parse::<u64>().ok()?);
+    Duration::from_millis(stats.filter_map(of).sum::<u64>() * 1000 / TICKS)
 }

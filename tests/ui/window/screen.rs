@@ -41,8 +41,6 @@ impl Screen {
             ("XDG_CACHE_HOME", path(".cache")),
             ("GDK_BACKEND", "x11".into()),
             ("NO_AT_BRIDGE", "1".into()),
-            // Without a graphics card the first pictures are stale otherwise.
-            ("WEBKIT_SKIA_ENABLE_CPU_RENDERING", "1".into()),
         ];
         Self { env, bus: address, _running: [xvfb, bus] }
     }
