@@ -4,7 +4,7 @@
 // It needs `docker` and a static `busybox` on this computer, and leaves nothing behind in the engine.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -33,7 +33,7 @@ const answerPath = async (path) => {
   await page.getByRole("button", { name: "Choose", exact: true }).click();
 };
 function cleanUp() {
-  quietly("rm", "-f", "ui-web", "ui-shell", "ui-one", "ui-two");
+  quietly("rm", "-f", "ui-types", "ui-web", "ui-shell", "ui-one", "ui-two");
   quietly("volume", "rm", "-f", "ui-data", "ui-data-copy");
   quietly("network", "rm", "ui-net");
   quietly("rmi", "-f", "ui-shell:1", "ui-shell:again");
@@ -66,6 +66,35 @@ after(async () => {
 });
 
 const real = (name, run) => test(name, { skip, timeout: 4 * PATIENCE }, run);
+
+// The pages' types are those of Docker's SDK, which may be newer than the engine of the image. What they say is always there, is.
+real("the engine sends every member that the pages' types say is always there", async () => {
+  const socket = process.env.DOCKER_HOST.replace(/^unix:\/\//, "");
+  const get = (path) => JSON.parse(execFileSync("curl", ["-sSf", "--unix-socket", socket, `http://engine${path}`], { encoding: "utf8", maxBuffer: 64 << 20 }));
+  const source = readFileSync(new URL("../src/engine/types.ts", import.meta.url), "utf8");
+  const said = new Map([...source.matchAll(/Read<\s*api\.(\w+),((?:\s*\|?\s*"\w+")+)/g)].map(([, type, names]) => [type, [...names.matchAll(/\w+/g)].map(([name]) => name)]));
+  const id = docker("create", "--name", "ui-types", "-p", "0:80", "ui-shell:1");
+  docker("volume", "create", "ui-data");
+  const inspected = get(`/containers/${id}/json`);
+  const answers = {
+    ContainerSummary: get("/containers/json?all=1"),
+    ContainerInspectResponse: [inspected],
+    ContainerState: [inspected.State],
+    ContainerConfig: [inspected.Config],
+    HostConfig: [inspected.HostConfig],
+    ImageSummary: get("/images/json"),
+    ImageInspect: [get("/images/ui-shell:1/json")],
+    HistoryResponseItem: get("/images/ui-shell:1/history"),
+    Volume: get("/volumes").Volumes,
+    NetworkInspect: get("/networks").map(({ Id }) => get(`/networks/${Id}`)),
+  };
+  quietly("rm", "-f", "ui-types");
+  quietly("volume", "rm", "-f", "ui-data");
+  for (const [type, all] of Object.entries(answers)) {
+    assert.ok(said.get(type)?.length > 2 && all.length > 0, `${type} is among the types and the answers`);
+    for (const one of all) for (const name of said.get(type)) assert.ok(name in one, `${type}.${name} is not in the engine's answer: ${Object.keys(one)}`);
+  }
+});
 
 real("the welcome container is run with a port, which this computer then serves", async () => {
   await go("/images");

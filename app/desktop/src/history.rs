@@ -2,6 +2,7 @@
 //! builds' names from what it wrote on this computer. So docker's own client is asked: the person's, or Slipway's.
 
 use std::{
+    collections::HashSet,
     env, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use serde_json::Value;
 use slipway_api::{Problem, client::ClientError, paths::docker_host};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -55,6 +57,18 @@ impl Bridge {
             (_, Some(id)) if is_id(id) => words.push(id),
             _ => return Err(Problem::new("bad-request", "the build is not named")),
         }
+        let said = self.history(verb, &words).await?;
+        if verb != HistoryVerb::Ls || !records(&said).any(|(_, record)| record["status"] == FAILED) {
+            return Ok(said);
+        }
+        // The list has one word for what failed and for what was cancelled. A filter knows them apart; a buildx without it leaves
+        // them as they are.
+        words.extend(["--filter", "status=canceled"]);
+        let cancelled = self.history(verb, &words).await.unwrap_or_default();
+        Ok(with_cancelled(&said, &cancelled))
+    }
+
+    async fn history(&self, verb: HistoryVerb, words: &[&str]) -> Result<String, Problem> {
         let mut command = self.buildx().await?;
         command.arg("history").args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let patience = if verb == HistoryVerb::Logs { TELLING } else { PATIENCE };
@@ -86,6 +100,28 @@ impl Bridge {
         command.current_dir("/dev");
         Ok(command)
     }
+}
+
+/// The list's word for a build that did not end well.
+const FAILED: &str = "Error";
+
+/// Lines of the list, each with what it says.
+fn records(list: &str) -> impl Iterator<Item = (&str, Value)> {
+    list.lines().map(|line| (line, serde_json::from_str(line).unwrap_or_default()))
+}
+
+/// The list, where those of `cancelled` are called so.
+fn with_cancelled(list: &str, cancelled: &str) -> String {
+    let cancelled: HashSet<Value> =
+        records(cancelled).map(|(_, record)| record["ref"].clone()).filter(Value::is_string).collect();
+    let told = records(list).map(|(line, mut record)| {
+        if record["status"] != FAILED || !cancelled.contains(&record["ref"]) {
+            return format!("{line}\n");
+        }
+        record["status"] = "Canceled".into();
+        format!("{record}\n")
+    });
+    told.collect()
 }
 
 async fn run(command: &mut Command, verb: HistoryVerb, patience: Duration) -> Result<String, Problem> {
@@ -166,6 +202,19 @@ mod tests {
         assert_eq!(told("warn\nERROR: no record found\n"), pair("buildx-refused", "no record found"));
         assert_eq!(told("{\"vertexes\":[]}\n"), pair("buildx-refused", "it did not say why"));
         assert_eq!(told("docker: 'buildx' is not a docker command.\n").0, "buildx-missing");
+    }
+
+    #[test]
+    fn a_cancelled_build_is_not_called_a_failed_one() {
+        let line = |id: &str, status: &str| format!("{{\"ref\":\"b/b/{id}\",\"status\":\"{status}\"}}\n");
+        let list =
+            [line("one", "Error"), line("two", "Completed"), line("three", "Error"), "no JSON\n".into()];
+        let told = with_cancelled(&list.concat(), &format!("{}warn\n", line("three", "Error")));
+        assert_eq!(
+            told,
+            [&list[0], &list[1], &line("three", "Canceled"), &list[3]].map(String::as_str).concat()
+        );
+        assert_eq!(with_cancelled(&list.concat(), ""), list.concat());
     }
 
     fn program(script: &str) -> Command {

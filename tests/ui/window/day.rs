@@ -256,14 +256,14 @@ fn build_again(day: &mut Day) {
     driver.click("Cancel");
     driver.wait_text("The build was cancelled", SOON);
     eventually("the engine ends it", SOON, || {
-        // The newest; the list has no word of its own for it.
+        // The newest; buildx's list has no word of its own for it.
         let newest = ["buildx", "history", "inspect", "--format", "json"];
         day.home.docker(newest).run().ok().text().contains(r#""Status": "canceled""#).then_some(())
     });
 
-    let running = "return document.querySelector(\"[role=row][aria-label='good, Running']\") !== null";
-    eventually("the list has its end", SOON, || {
-        (!driver.script(running, serde_json::json!([])).as_bool().unwrap_or(true)).then_some(())
+    let cancelled = "return document.querySelector(\"[role=row][aria-label='good, Cancelled']\") !== null";
+    eventually("the list says how it ended", SOON, || {
+        driver.script(cancelled, serde_json::json!([])).as_bool().filter(|cancelled| *cancelled)
     });
     std::fs::rename(day.home.path().join("good"), day.home.path().join("moved")).expect("moved");
     open("good");
