@@ -166,7 +166,14 @@ impl Driver {
                      document.getAnimations().filter((a) => a instanceof CSSTransition).forEach((a) => a.finish()); \
                      requestAnimationFrame(() => requestAnimationFrame(() => done(1))) })";
         self.script_async(drawn, json!([]));
+        // A page without layers is pictured when it next changes, and one that stands still never is: one dot at its edge changes.
+        let change = "const dot = document.createElement('i'); dot.id = 'changing'; let n = 0; \
+                      dot.style.cssText = 'position: fixed; inset: 0 auto auto 0; width: 1px; height: 1px'; \
+                      document.body.append(dot); const change = () => { if (!dot.isConnected) return; \
+                      dot.style.background = `rgb(128 128 128 / ${1 + (n++ % 2)}%)`; requestAnimationFrame(change) }; change()";
+        self.script(change, json!([]));
         let picture = self.on_session("GET", "/screenshot", None);
+        self.script("document.getElementById('changing').remove()", json!([]));
         let Some(base64) = picture.as_str() else { panic!("no picture: {picture}") };
         let png = Command::new("base64").arg("-d").stdin(base64).run().ok().out;
         assert!(png.starts_with(b"\x89PNG"), "a picture");
