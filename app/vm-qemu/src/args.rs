@@ -137,6 +137,8 @@ pub(crate) fn machine(
     option("-device", root_device);
     option("-blockdev", data);
     option("-device", data_device);
+    // passt would need no root either. `tests/bench/run ports` finds it a little slower up and a fifth faster down. But Debian 12's
+    // stands still when much follows a half-close of the guest's, and the user network comes with each QEMU.
     option("-netdev", "user,id=net0,ipv6=off".into());
     option("-device", "virtio-net-pci,netdev=net0".into());
     option("-device", "virtio-rng-pci".into());
