@@ -18,7 +18,7 @@ use crate::{
     fetch::Fetched,
     initramfs,
     lock::{Lock, Role},
-    module::{self, Module},
+    module::Compiled,
     modules::Modules,
     sbom,
     sign::Signer,
@@ -28,6 +28,8 @@ use crate::{
 
 /// Where the guest finds its welcome image.
 const WELCOME: &str = "usr/share/slipway/images/welcome.tar";
+/// The module that delivers the host's file events.
+const FILE_EVENTS: &str = "slipway_fsnotify";
 /// A file system's identity must be something; a random one would change the bytes.
 const UUID: &str = "51195a11-0000-4000-8000-000000000001";
 
@@ -38,7 +40,7 @@ pub(crate) struct Inputs<'a> {
     pub(crate) agent: Vec<u8>,
     pub(crate) iptables: Vec<u8>,
     pub(crate) welcome: Vec<u8>,
-    pub(crate) module: Module,
+    pub(crate) compiled: Compiled,
     pub(crate) signer: Signer,
 }
 
@@ -120,8 +122,12 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     certificates(&mut root)?;
 
     let modules = Modules::take(&kernel_tree)?;
-    if inputs.module.release != modules.release {
-        bail!("the module is compiled for {} and the kernel is {}", inputs.module.release, modules.release);
+    if inputs.compiled.release != modules.release {
+        bail!(
+            "our modules are compiled for {} and the kernel is {}",
+            inputs.compiled.release,
+            modules.release
+        );
     }
     let early = modules.load_order(&definition.kernel.initramfs)?;
     let late = modules.load_order(&definition.kernel.modules)?;
@@ -148,7 +154,7 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     let lock_hash = inputs.lock.hash();
     parts.push((
         "sbom.cdx.json".into(),
-        sbom::cyclonedx(inputs.lock, &version, definition.arch.name()).into_bytes(),
+        sbom::cyclonedx(inputs.lock, &inputs.compiled.modules, &version, definition.arch.name()).into_bytes(),
     ));
     let manifest = Manifest {
         version,
@@ -198,10 +204,16 @@ fn furnish(root: &mut Tree, inputs: &Inputs<'_>, release: &str, modules: &[(Stri
     for (path, bytes) in modules {
         root.file(&format!("usr/lib/modules/{release}/{path}"), 0o644, bytes.as_slice())?;
     }
-    let file_events = format!("extra/{}.ko", module::NAME);
-    root.file(&format!("usr/lib/modules/{release}/{file_events}"), 0o644, inputs.module.bytes.as_slice())?;
+    let mut file_events = None;
+    let mut load: Vec<String> = modules.iter().map(|(path, _)| path.clone()).collect();
+    for module in &inputs.compiled.modules {
+        let path = format!("extra/{}.ko", module.name);
+        root.file(&format!("usr/lib/modules/{release}/{path}"), 0o644, module.bytes.as_slice())?;
+        // Whether this one is there is said of the shares.
+        if module.name == FILE_EVENTS { file_events = Some(path) } else { load.push(path) }
+    }
     let guest = serde_json::json!({
-        "modules": modules.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+        "modules": load,
         "services": definition.services,
         "images": [format!("/{WELCOME}")],
         "file_events": file_events,
@@ -271,7 +283,7 @@ fn write(out: &Path, parts: &[(String, Vec<u8>)]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{deb::tests::package, definition::Arch, lock::Locked};
+    use crate::{deb::tests::package, definition::Arch, lock::Locked, module::Module};
 
     fn definition() -> Definition {
         let mut definition = Definition::read(Path::new("../slipway.yaml"), Arch::Amd64).expect("reads");
@@ -338,7 +350,13 @@ mod tests {
             agent: b"agent".to_vec(),
             iptables: b"iptables".to_vec(),
             welcome: b"welcome".to_vec(),
-            module: Module { release: "6".into(), bytes: module.to_vec() },
+            compiled: Compiled {
+                release: "6".into(),
+                modules: vec![
+                    Module { name: FILE_EVENTS.into(), bytes: module.to_vec() },
+                    Module { name: "slipway_splice".into(), bytes: module.to_vec() },
+                ],
+            },
             signer: Signer::load(None, key).expect("key"),
         };
         let out = dir.join("out");
@@ -369,8 +387,8 @@ mod tests {
         assert!(output.expect("fsck.erofs is where mkfs.erofs is").status.success());
         assert_eq!(std::fs::read(unpacked.join("usr/sbin/dockerd")).expect("kept"), b"engine");
         assert!(unpacked.join("etc/slipway/guest.json").exists(), "furnished");
-        let ours = unpacked.join("usr/lib/modules/6/extra/slipway_fsnotify.ko");
-        assert!(ours.exists(), "with our own module");
+        let ours = |name| unpacked.join(format!("usr/lib/modules/6/extra/{name}.ko")).exists();
+        assert!(ours(FILE_EVENTS) && ours("slipway_splice"), "with our own modules");
         let taken = |name| unpacked.join("usr/bin").join(name).exists();
         assert!(taken("qemu-a") && !taken("qemu-b"), "of some packages only what is asked for");
         assert!(!unpacked.join("usr/share/doc").exists(), "trimmed");

@@ -73,15 +73,15 @@ pub(crate) struct Kernel {
     pub(crate) cmdline: Vec<String>,
     pub(crate) initramfs: Vec<String>,
     pub(crate) modules: Vec<String>,
-    pub(crate) file_events: FileEvents,
+    pub(crate) ours: Ours,
 }
 
-/// The module of our own, and what it is compiled with.
+/// The modules of our own, and what they are compiled with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(crate) struct FileEvents {
-    /// Folder beside the definition.
-    pub(crate) source: String,
+pub(crate) struct Ours {
+    /// Folders beside the definition.
+    pub(crate) sources: Vec<String>,
     pub(crate) install: Vec<String>,
     pub(crate) without: Vec<String>,
     /// Besides, on the other processor.
@@ -148,7 +148,7 @@ impl Definition {
 
     /// Changes with whatever decides which packages are needed, and with nothing else.
     pub(crate) fn fingerprint(&self) -> String {
-        let compiler = &self.kernel.file_events;
+        let compiler = &self.kernel.ours;
         let decides = (
             self.arch,
             (&self.kernel.suite, &self.kernel.package),

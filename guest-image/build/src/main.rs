@@ -209,8 +209,9 @@ async fn build(args: &BuildArgs) -> Result<()> {
     let program = |path: &Path| program(path, source.definition.arch);
     let (agent, iptables, welcome) =
         (program(&args.agent)?, program(&args.iptables)?, program(&args.welcome)?);
-    let beside = source.lock_path.with_file_name(&source.definition.kernel.file_events.source);
-    let module = module::compile(&beside, &packages, source.fetcher.cache())?;
+    let beside = source.lock_path.parent().unwrap_or(Path::new("."));
+    let ours = &source.definition.kernel.ours.sources;
+    let compiled = module::compile(beside, ours, &packages, source.fetcher.cache())?;
     let inputs = assemble::Inputs {
         definition: &source.definition,
         lock: &lock,
@@ -218,7 +219,7 @@ async fn build(args: &BuildArgs) -> Result<()> {
         agent,
         iptables,
         welcome,
-        module,
+        compiled,
         signer: sign::Signer::load(args.secret_key.as_deref(), source.fetcher.cache())?,
     };
     let out = args.out.clone().unwrap_or_else(|| default_out(source.definition.arch));

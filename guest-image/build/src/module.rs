@@ -1,4 +1,4 @@
-//! Our kernel module, compiled for the image's kernel by the compiler that Debian pairs it with.
+//! Our kernel modules, compiled for the image's kernel by the compiler that Debian pairs it with.
 //!
 //! ```text
 //! packages of role `compiler` ─unpack─▶ a folder ─chroot, own namespaces, no network─▶ make ─▶ .ko, kept by its inputs' hash
@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 use crate::{
     deb,
@@ -23,28 +24,37 @@ use crate::{
     tree::{Node, Tree},
 };
 
-/// The module's name, and its file's without `.ko`.
-pub(crate) const NAME: &str = "slipway_fsnotify";
 /// What kbuild calls, out of busybox.
 const APPLETS: &str = "sh awk basename cat cmp cp cut date dirname echo env expr false find grep head ln ls mkdir mktemp mv od \
     printf pwd readlink rm sed sort tail test touch tr true uname wc which xargs";
-/// Where the module's source lies in the compiler's root.
-const SOURCE: &str = "build";
+/// Where the modules' sources lie in the compiler's root, each in a folder of its name.
+const SOURCES: &str = "build";
 /// Debug information is not wanted: it is most of a module's bytes. BTF would need `pahole`.
-const MAKE: [&str; 5] =
-    ["/usr/bin/make", "-s", "M=/build", "CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_BTF_MODULES="];
+const MAKE: [&str; 4] = ["/usr/bin/make", "-s", "CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_BTF_MODULES="];
 /// Becomes root of the packages' folder, where `/dev/null` is the only device.
 const ENTER: &str = r#"mount --bind /dev/null "$1/dev/null" && cd "$1" && shift && exec chroot . "$@""#;
 
-/// The module, and the kernel that it is for.
-pub(crate) struct Module {
+/// The modules in the order of their sources, and the kernel that they are for.
+pub(crate) struct Compiled {
     pub(crate) release: String,
+    pub(crate) modules: Vec<Module>,
+}
+
+/// One of them.
+pub(crate) struct Module {
+    /// Its name, and its file's without `.ko`.
+    pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Compiles the module whose source is in `source`, or takes it from `cache` when the same inputs were compiled before.
-/// `packages` are all of the image, and those that compile on this computer.
-pub(crate) fn compile(source: &Path, packages: &[Fetched], cache: &Path) -> Result<Module> {
+/// Compiles the modules whose sources are folders in `beside`, or takes them from `cache` when the same inputs were compiled
+/// before. `packages` are all of the image, and those that compile on this computer.
+pub(crate) fn compile(
+    beside: &Path,
+    sources: &[String],
+    packages: &[Fetched],
+    cache: &Path,
+) -> Result<Compiled> {
     let packages: Vec<&Fetched> = packages.iter().filter(|p| p.locked.role.is_compiler()).collect();
     let headers = packages.iter().map(|p| p.locked.name.as_str());
     let release = headers
@@ -52,12 +62,37 @@ pub(crate) fn compile(source: &Path, packages: &[Fetched], cache: &Path) -> Resu
         .find(|name| name.starts_with(|c: char| c.is_ascii_digit()) && !name.ends_with("-common"))
         .context("the lock has no kernel headers")?
         .to_owned();
-    let files = files(source)?;
-    let kept = cache.join(format!("{NAME}-{}.ko", key(&packages, &files)));
-    if let Ok(bytes) = std::fs::read(&kept) {
-        return Ok(Module { release, bytes });
-    }
-    println!("compiling the kernel module for {release}");
+    let mut root = None;
+    let modules = sources.iter().map(|source| {
+        let name = format!("slipway_{source}");
+        let files = files(&beside.join(source))?;
+        let kept = cache.join(format!("{name}-{}.ko", key(&packages, &files)));
+        if let Ok(bytes) = std::fs::read(&kept) {
+            return Ok(Module { name, bytes });
+        }
+        println!("compiling the kernel module {name} for {release}");
+        let root = match &root {
+            Some(root) => root,
+            None => root.insert(compiler(&packages, cache)?),
+        };
+        let folder = format!("{SOURCES}/{source}");
+        std::fs::create_dir_all(root.path().join(&folder)).context("failed to make a folder")?;
+        for (file, bytes) in files {
+            std::fs::write(root.path().join(&folder).join(file), bytes)
+                .context("failed to copy a module's source")?;
+        }
+        run(root.path(), &folder, &release)?;
+        let built = root.path().join(folder).join(format!("{name}.ko"));
+        let bytes = std::fs::read(&built).context("failed to read what the compiler wrote")?;
+        keep(&kept, &bytes)?;
+        Ok(Module { name, bytes })
+    });
+    let modules = modules.collect::<Result<_>>()?;
+    Ok(Compiled { release, modules })
+}
+
+/// A root that holds the compiler and nothing else.
+fn compiler(packages: &[&Fetched], cache: &Path) -> Result<TempDir> {
     let mut tree = Tree::merged();
     for package in packages {
         let bytes = std::fs::read(&package.file)
@@ -70,16 +105,9 @@ pub(crate) fn compile(source: &Path, packages: &[Fetched], cache: &Path) -> Resu
     }
     tree.put("tmp", Node::Dir { mode: 0o755 })?;
     tree.file("dev/null", 0o644, "")?;
-    for (name, bytes) in files {
-        tree.file(&format!("{SOURCE}/{name}"), 0o644, bytes)?;
-    }
     let dir = tempfile::tempdir_in(cache).context("failed to make a temporary folder")?;
     tree.write_to(dir.path())?;
-    run(dir.path(), &release)?;
-    let built = dir.path().join(SOURCE).join(format!("{NAME}.ko"));
-    let bytes = std::fs::read(&built).context("failed to read what the compiler wrote")?;
-    keep(&kept, &bytes)?;
-    Ok(Module { release, bytes })
+    Ok(dir)
 }
 
 /// The source's files by name.
@@ -108,7 +136,7 @@ fn key(packages: &[&Fetched], files: &BTreeMap<String, Vec<u8>>) -> String {
     hex(&hash.finalize())
 }
 
-fn run(root: &Path, release: &str) -> Result<()> {
+fn run(root: &Path, source: &str, release: &str) -> Result<()> {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--net"]);
     if !is_root() {
@@ -119,6 +147,7 @@ fn run(root: &Path, release: &str) -> Result<()> {
         .args(["sh", "-c", ENTER, "sh"])
         .arg(root)
         .args(MAKE)
+        .arg(format!("M=/{source}"))
         .arg("-C")
         .arg(headers)
         .arg("modules")

@@ -22,7 +22,7 @@ pub(crate) fn resolve(definition: &Definition, archives: &[Archive]) -> Result<L
     let archive = |suite: &str| of(suite, definition.arch);
     let kernel = kernel(archive(&definition.kernel.suite)?, &definition.kernel.package)?;
     let mut packages = vec![locked(kernel, Role::Kernel, &definition.kernel.suite)];
-    let (suite, compiler) = (&definition.kernel.suite, &definition.kernel.file_events);
+    let (suite, compiler) = (&definition.kernel.suite, &definition.kernel.ours);
     let own = archive(suite)?;
     // What runs is of the builder's processor. What only the image's has, the kernel's headers, does not run.
     let foreign = of(suite, definition.arch.other())?;

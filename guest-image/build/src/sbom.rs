@@ -2,10 +2,10 @@
 
 use crate::{
     lock::{Lock, Role},
-    module::NAME as MODULE,
+    module::Module,
 };
 
-pub(crate) fn cyclonedx(lock: &Lock, version: &str, arch: &str) -> String {
+pub(crate) fn cyclonedx(lock: &Lock, modules: &[Module], version: &str, arch: &str) -> String {
     let mut components: Vec<_> = lock
         .packages
         .iter()
@@ -29,13 +29,15 @@ pub(crate) fn cyclonedx(lock: &Lock, version: &str, arch: &str) -> String {
             })
         })
         .collect();
-    components.push(serde_json::json!({
-        "type": "library",
-        "bom-ref": MODULE,
-        "name": MODULE,
-        "version": version,
-        "licenses": [{ "license": { "id": "GPL-2.0-only" } }],
-        "properties": [{ "name": "slipway:role", "value": "kernel" }],
+    components.extend(modules.iter().map(|module| {
+        serde_json::json!({
+            "type": "library",
+            "bom-ref": module.name,
+            "name": module.name,
+            "version": version,
+            "licenses": [{ "license": { "id": "GPL-2.0-only" } }],
+            "properties": [{ "name": "slipway:role", "value": "kernel" }],
+        })
     }));
     let hash = lock.hash();
     // A UUID must look random and the same lock must give the same bytes: the lock's hash is both.
