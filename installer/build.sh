@@ -51,7 +51,7 @@ build_image() {
 }
 
 image_inputs() {
-    sha256sum guest-image/slipway.yaml "guest-image/slipway.$1.lock" guest-image/fsnotify/* "$BIN_DIR/slipway-image" \
+    sha256sum guest-image/slipway.yaml "guest-image/slipway.$1.lock" guest-image/{fsnotify,splice}/* "$BIN_DIR/slipway-image" \
         "$STATIC_DIR/slipway-agent" "$STATIC_DIR/slipway-iptables" "$STATIC_DIR/slipway-welcome"
 }
 

@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Shared] = &[
     ("streams_half_close_200_of_200", matrix),
     ("streams_carry_100_mb_there_and_back", bulk),
     ("streams_a_terminal_is_one", terminal),
+    ("streams_are_joined_in_the_guests_kernel", joined),
 ];
 
 /// Streams at once: enough to cross each other.
@@ -34,6 +35,25 @@ const CASES: &[Case] = &[
     ("load", 16, load),
     ("build", 8, build),
 ];
+
+/// How many streams the guest's kernel carries between sockets of the agent's.
+fn carried(home: &Home) -> usize {
+    let count = "/sys/module/slipway_splice/parameters/streams";
+    let said = home.slipway(["shell", "--", "cat", count]).run().ok().text();
+    said.trim().parse().unwrap_or_else(|_| panic!("a number: {said}"))
+}
+
+fn joined(home: &Home) {
+    const FOLLOWERS: usize = 20;
+    let before = carried(home);
+    let followers: Vec<_> = (0..FOLLOWERS).map(|_| home.docker(["events"]).spawn()).collect();
+    home.wait_for("streams in the kernel", Duration::from_secs(60), |home| {
+        carried(home) >= before + FOLLOWERS
+    });
+    drop(followers);
+    // The daemon's own come and go.
+    home.wait_for("their end there", Duration::from_secs(60), |home| carried(home) < before + FOLLOWERS / 2);
+}
 
 fn matrix(home: &Home) {
     home.docker(["run", "-d", "--name", "streams", "box", "sleep", "100000"]).run().ok();

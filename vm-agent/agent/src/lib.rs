@@ -32,6 +32,7 @@ mod reaper;
 pub mod serve;
 mod service;
 mod shares;
+mod splice;
 mod tool;
 
 pub use init::{stage1, stage2};

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{FromRawFd, IntoRawFd, OwnedFd},
+        fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd},
         unix::fs::PermissionsExt,
     },
     path::Path,
@@ -125,7 +125,7 @@ async fn accept(listener: &Listener) -> io::Result<Option<Accepted>> {
     }
 }
 
-async fn one(stream: impl Stream, port: GuestPort, guest: Arc<Guest>) {
+async fn one(stream: impl Stream + AsFd, port: GuestPort, guest: Arc<Guest>) {
     let served = match port {
         ports::CONTROL => guest.control(stream, crate::BUILD).await,
         ports::DIAL => serve::dial(stream).await,

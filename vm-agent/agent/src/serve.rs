@@ -8,14 +8,14 @@
 //! Bytes from the host are trusted no more than the guest's are on the host: a stream that does not speak the protocol is
 //! closed, and nothing else happens.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, os::fd::AsFd, path::PathBuf, sync::Arc, time::Duration};
 
 use slipway_protocol::{
     frame::{self, FrameError},
     v1::{self, DialReply, Failure, dial::Target, reply, request::Call},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional_with_sizes},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
     sync::{broadcast::error::RecvError, mpsc},
     time::timeout,
@@ -23,13 +23,11 @@ use tokio::{
 
 use crate::{
     clock, configuration::Configuration, data_disk, logs::Logs, phases::Board, ports::Ports, reaper::Reaper,
-    shares::Shares,
+    shares::Shares, splice,
 };
 
 /// How long the host may take for the first frame of a stream, and a target for accepting a dial.
 const FIRST: Duration = Duration::from_secs(10);
-/// Bytes in flight of each direction of a copied stream.
-const COPY: usize = 64 << 10;
 /// Log records that are copied out of the memory at once.
 const PAGE: usize = 256;
 
@@ -217,7 +215,7 @@ pub(crate) async fn first<M: Default + slipway_protocol::Message>(
 ///
 /// # Errors
 /// See [`ServeError`]; a target that cannot be reached is the host's to know and no error here.
-pub async fn dial(mut stream: impl Stream) -> Result<(), ServeError> {
+pub async fn dial(mut stream: impl Stream + AsFd) -> Result<(), ServeError> {
     let Some(dial) = first::<v1::Dial>(&mut stream).await? else { return Ok(()) };
     let reached = match dial.target {
         Some(Target::UnixPath(path)) => reach(UnixStream::connect(path)).await.map(Reached::Unix),
@@ -226,7 +224,7 @@ pub async fn dial(mut stream: impl Stream) -> Result<(), ServeError> {
             Err(io::Error::new(io::ErrorKind::Unsupported, "this agent does not know the target"))
         }
     };
-    let mut target = match reached {
+    let target = match reached {
         Ok(target) => target,
         Err(error) => {
             let code =
@@ -237,11 +235,11 @@ pub async fn dial(mut stream: impl Stream) -> Result<(), ServeError> {
         }
     };
     frame::write(&mut stream, &DialReply { failure: None }).await?;
-    let copied = match &mut target {
-        Reached::Unix(target) => copy(&mut stream, target).await,
-        Reached::Tcp(target) => copy(&mut stream, target).await,
+    let joined = match target {
+        Reached::Unix(target) => splice::join(stream, target).await,
+        Reached::Tcp(target) => splice::join(stream, target).await,
     };
-    copied.map_err(ServeError::Io)
+    joined.map_err(ServeError::Io)
 }
 
 enum Reached {
@@ -253,18 +251,13 @@ async fn reach<T>(connecting: impl Future<Output = io::Result<T>>) -> io::Result
     timeout(FIRST, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Copies both ways, each half-close on its own.
-pub(crate) async fn copy(one: &mut impl Stream, other: &mut impl Stream) -> io::Result<()> {
-    copy_bidirectional_with_sizes(one, other, COPY, COPY).await.map(drop)
-}
-
 /// Serves one stream of the engine's port: raw bytes to and from the engine's socket, half-closes included.
 ///
 /// # Errors
 /// [`ServeError::Io`].
-pub async fn engine(mut stream: impl Stream, socket: &std::path::Path) -> Result<(), ServeError> {
-    let mut engine = reach(UnixStream::connect(socket)).await.map_err(ServeError::Io)?;
-    copy(&mut stream, &mut engine).await.map_err(ServeError::Io)
+pub async fn engine(stream: impl Stream + AsFd, socket: &std::path::Path) -> Result<(), ServeError> {
+    let engine = reach(UnixStream::connect(socket)).await.map_err(ServeError::Io)?;
+    splice::join(stream, engine).await.map_err(ServeError::Io)
 }
 
 /// Serves one stream of the logs port: what is remembered, then what comes, until the host closes it.

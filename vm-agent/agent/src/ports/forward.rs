@@ -1,6 +1,6 @@
 //! The guest's end of a published port's bytes: a stream for each TCP connection, one stream for all datagrams of a UDP port.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, os::fd::AsFd, time::Duration};
 
 use slipway_protocol::{
     frame,
@@ -9,7 +9,10 @@ use slipway_protocol::{
 use tokio::{io::BufReader, net::TcpStream, sync::mpsc, time::timeout};
 
 use super::flows::Flows;
-use crate::serve::{self, ServeError, Stream};
+use crate::{
+    serve::{self, ServeError, Stream},
+    splice,
+};
 
 /// How long a container may take to accept: as long as Linux tries by itself takes minutes, and the client asks by then.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -21,18 +24,18 @@ const ANSWERS: usize = 512;
 ///
 /// # Errors
 /// See [`ServeError`].
-pub(crate) async fn tcp(mut stream: impl Stream) -> Result<(), ServeError> {
+pub(crate) async fn tcp(mut stream: impl Stream + AsFd) -> Result<(), ServeError> {
     let Some(dial) = serve::first::<v1::Dial>(&mut stream).await? else { return Ok(()) };
     let Some(Target::Tcp(target)) = dial.target else {
         return Err(ServeError::Io(io::ErrorKind::Unsupported.into()));
     };
-    let mut target = timeout(CONNECT, TcpStream::connect(target))
+    let target = timeout(CONNECT, TcpStream::connect(target))
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(ServeError::Io)?;
     // The client decides what belongs together; waiting for more only adds the guest's delay to the network's.
     target.set_nodelay(true).map_err(ServeError::Io)?;
-    serve::copy(&mut stream, &mut target).await.map_err(ServeError::Io)
+    splice::join(stream, target).await.map_err(ServeError::Io)
 }
 
 /// Serves one stream of the datagrams port until the host closes it.

@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use super::flows::{Flows, LONGEST};
-use crate::serve;
+use crate::splice;
 
 /// How long the way down may take; dockerd waits for it.
 const DOWN: Duration = Duration::from_secs(3);
@@ -231,7 +231,7 @@ async fn guest_tcp(listener: TcpListener, container: SocketAddr) {
                     // Either end may break at any time; there is nobody to tell.
                     let Ok(mut target) = TcpStream::connect(container).await else { return };
                     let _ = (client.set_nodelay(true), target.set_nodelay(true));
-                    let _ = serve::copy(&mut client, &mut target).await;
+                    let _ = splice::copy(&mut client, &mut target).await;
                 })),
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }

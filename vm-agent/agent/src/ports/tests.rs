@@ -192,7 +192,7 @@ async fn a_forwarded_connection_reaches_its_target_and_keeps_half_closes() {
         stream.write_all(b"answer after the end").await.expect("answers");
         question
     });
-    let (mut host, guest) = duplex(4096);
+    let (mut host, guest) = UnixStream::pair().expect("a pair");
     let serving = tokio::spawn(forward::tcp(guest));
     let dial = v1::Dial { target: Some(v1::dial::Target::Tcp(target)) };
     let mut first = frame::encode(&dial).expect("fits");

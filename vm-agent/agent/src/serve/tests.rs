@@ -98,7 +98,7 @@ async fn a_dialled_socket_answers_after_the_hosts_end() {
         all.reverse();
         stream.write_all(&all).await.expect("answers");
     });
-    let (mut host, theirs) = duplex(64);
+    let (mut host, theirs) = UnixStream::pair().expect("a pair");
     let serving = tokio::spawn(dial(theirs));
     let target = Some(Target::UnixPath(path.to_str().expect("text").into()));
     frame::write(&mut host, &v1::Dial { target }).await.expect("writes");
@@ -118,7 +118,7 @@ async fn a_target_that_is_not_there_is_said() {
     for target in
         [Some(Target::UnixPath("/nonexistent".into())), Some(Target::Tcp("no address".into())), None]
     {
-        let (mut host, theirs) = duplex(1024);
+        let (mut host, theirs) = UnixStream::pair().expect("a pair");
         let serving = tokio::spawn(dial(theirs));
         frame::write(&mut host, &v1::Dial { target }).await.expect("writes");
         let reply: DialReply = frame::read(&mut host).await.expect("reads").expect("a reply");

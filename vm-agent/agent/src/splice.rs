@@ -1,0 +1,59 @@
+//! Joins a stream to the host with its target: in the kernel where our module is, by copying otherwise.
+//!
+//! A message that the agent copies wakes it for nothing else, and the processor takes up its memory and leaves it again: most
+//! of a small message's cost. The module (`guest-image/splice`) is given both sockets and moves what one has into the other,
+//! half-closes included, until both ways have ended. The agent is done with them at once.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::OnceLock,
+};
+
+use tokio::io::copy_bidirectional_with_sizes;
+
+use crate::serve::Stream;
+
+/// What the module listens on.
+const DEVICE: &str = "/dev/slipway-splice";
+/// Bytes in flight of each direction of a copied stream.
+const COPY: usize = 64 << 10;
+
+/// Lets what comes out of one go into the other, both ways, each half-close on its own. Returns when that is over, or at once
+/// when the kernel does it.
+///
+/// # Errors
+/// Of a copy that broke.
+pub(crate) async fn join(mut one: impl Stream + AsFd, mut other: impl Stream + AsFd) -> io::Result<()> {
+    match hand_over(one.as_fd(), other.as_fd()) {
+        Ok(()) => Ok(()),
+        // Of what a stream can be, all that the module refuses is what is copied as well.
+        Err(_) => copy(&mut one, &mut other).await,
+    }
+}
+
+/// Copies both ways, each half-close on its own.
+///
+/// # Errors
+/// When a stream broke.
+pub(crate) async fn copy(one: &mut impl Stream, other: &mut impl Stream) -> io::Result<()> {
+    copy_bidirectional_with_sizes(one, other, COPY, COPY).await.map(drop)
+}
+
+/// Gives both to the module, which holds them from then on.
+fn hand_over(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<()> {
+    static MODULE: OnceLock<File> = OnceLock::new();
+    let mut module = match MODULE.get() {
+        Some(module) => module,
+        // Until it is loaded there are few streams.
+        None => {
+            let opened = OpenOptions::new().write(true).open(DEVICE)?;
+            MODULE.get_or_init(|| opened)
+        }
+    };
+    let mut request = [0; 8];
+    request[..4].copy_from_slice(&one.as_raw_fd().to_ne_bytes());
+    request[4..].copy_from_slice(&other.as_raw_fd().to_ne_bytes());
+    module.write_all(&request)
+}
