@@ -153,7 +153,8 @@ fn own(home: &Home) {
     let ran = home.slipway(["shell", "--", "sh", "-c", script]).run();
     assert!(ran.code != 0 && ran.text() == "600" && ran.err.contains("busy"), "{ran}");
     let script = "ls /dev/slipway-fsnotify; mknod /tmp/d c 10 $(cat /n) && echo x > /tmp/d";
-    let minor = home.slipway(["shell", "--", "sh", "-c", "grep slipway /proc/misc"]).run().ok().text();
+    let minor =
+        home.slipway(["shell", "--", "sh", "-c", "grep slipway-fsnotify /proc/misc"]).run().ok().text();
     let minor = minor.split_whitespace().next().expect("a number").to_owned();
     let script = script.replace("$(cat /n)", &minor);
     let ran = home.docker(["run", "--rm", "box", "sh", "-c", &script]).run();

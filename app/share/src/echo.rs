@@ -231,9 +231,9 @@ impl Echoes {
         self.contents.get(&ino) == Some(&(mtime, size))
     }
 
-    /// Did the guest just change attributes of that file?
-    pub(crate) fn attributes(&self, ino: u64, now: Instant) -> bool {
-        self.attributes.get(&ino).is_some_and(|at| now.duration_since(*at) < ATTRIBUTES)
+    /// Had the guest just changed attributes of that file at that time?
+    pub(crate) fn attributes(&self, ino: u64, then: Instant) -> bool {
+        self.attributes.get(&ino).is_some_and(|heard| then.saturating_duration_since(*heard) < ATTRIBUTES)
     }
 }
 

@@ -11,6 +11,8 @@
 //! Not on the `notify` crate, as was planned: it hides which of two renames belong together, cannot leave folders out of a
 //! recursive watch, and says of a limit only that there is one.
 
+mod moves;
+
 use std::{
     collections::{HashMap, HashSet},
     ffi::OsStr,
@@ -509,8 +511,17 @@ impl Watcher {
         let held = std::mem::take(&mut self.held);
         let mut last: HashMap<(PathBuf, Vec<u8>), u32> = HashMap::new();
         let mut batch = Vec::with_capacity(held.len());
-        for one in held {
-            if self.is_echo(&one, now) {
+        let mut moves = None;
+        for (at, one) in held.iter().enumerate() {
+            let moved = |watcher: &mut Self, path| {
+                let moves = moves.get_or_insert_with(|| {
+                    // The one that took a name away may just have happened.
+                    watcher.read();
+                    moves::of(held.iter().chain(&watcher.held))
+                });
+                moves::follow(path, &moves[moves.partition_point(|step| step.at <= at)..])
+            };
+            if self.is_echo(one, moved) {
                 self.now.echoes += 1;
                 continue;
             }
@@ -519,7 +530,7 @@ impl Watcher {
             if last.insert(key, one.mask) == Some(one.mask) && repeated {
                 continue;
             }
-            batch.push(event(one.mask | another_name(&one), one.cookie, &one.folder, &one.name));
+            batch.push(event(one.mask | another_name(one), one.cookie, &one.folder, &one.name));
         }
         self.told.clear();
         if !batch.is_empty() && !self.sender.send(batch) {
@@ -528,7 +539,8 @@ impl Watcher {
         self.publish();
     }
 
-    fn is_echo(&mut self, one: &Held, now: Instant) -> bool {
+    /// `moved` finds the file of a name that is gone.
+    fn is_echo(&mut self, one: &Held, moved: impl FnOnce(&mut Self, PathBuf) -> Option<Stat>) -> bool {
         let deed = match one.mask & (CREATE | DELETE | MOVED_FROM | MOVED_TO) {
             CREATE => Some(Deed::Create),
             DELETE => Some(Deed::Delete),
@@ -543,9 +555,10 @@ impl Watcher {
             return false;
         }
         let path = one.folder.join(OsStr::from_bytes(&one.name));
-        let Some(found) = state(&path) else { return false };
+        let Some(found) = state(&path).or_else(|| moved(self, path)) else { return false };
         if one.mask & ATTRIB != 0 {
-            return self.echoes.attributes(found.st_ino, now);
+            // As of when it came: on a busy host it may be looked at much later.
+            return self.echoes.attributes(found.st_ino, one.at);
         }
         let mtime = (found.st_mtime as u64).saturating_mul(1_000_000_000).saturating_add(found.st_mtime_nsec);
         one.mask & (MODIFY | CLOSE_WRITE) != 0

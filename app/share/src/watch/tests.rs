@@ -1,6 +1,10 @@
 use std::{
+    fs::Permissions,
     io::Read,
-    os::unix::{fs::MetadataExt, net::UnixStream},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream,
+    },
 };
 
 use slipway_protocol::Message;
@@ -154,6 +158,28 @@ fn the_guest_does_not_hear_of_its_own_deeds_and_hears_of_everybody_elses() {
     let told = watch.told("end2");
     assert!(told.contains(&"close guest".to_owned()), "{told:?}");
     assert!(watch.handle.standing().echoes >= 2);
+}
+
+#[test]
+fn what_the_guest_changed_stays_its_own_under_the_next_name() {
+    let mut watch = prepared(&[]);
+    std::fs::write(watch.path("f"), "x").expect("writes");
+    watch.told("before");
+    let folder = std::fs::metadata(watch.root()).expect("there").ino();
+    for (from, to) in [("f", "g"), ("g", "h")] {
+        std::fs::set_permissions(watch.path(from), Permissions::from_mode(0o600)).expect("set");
+        std::fs::rename(watch.path(from), watch.path(to)).expect("renames");
+        watch.teller.tell(&Echo::Name(Deed::MovedFrom, folder, from.into()));
+        watch.teller.tell(&Echo::Name(Deed::MovedTo, folder, to.into()));
+    }
+    let ino = std::fs::metadata(watch.path("h")).expect("there").ino();
+    watch.teller.tell(&Echo::Attributes(ino));
+    assert_eq!(watch.told("end"), [""; 0]);
+    // Not what the host changed and moved.
+    std::thread::sleep(Duration::from_millis(250));
+    std::fs::set_permissions(watch.path("h"), Permissions::from_mode(0o644)).expect("set");
+    std::fs::rename(watch.path("h"), watch.path("i")).expect("renames");
+    assert_eq!(watch.told("end2"), ["attrib h", "from h", "to i"]);
 }
 
 #[test]
