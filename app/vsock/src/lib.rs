@@ -34,6 +34,8 @@ use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use splice::Opens;
+
 /// What a stream to the guest can do. `poll_shutdown` is SHUT_WR: the other direction stays open.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

@@ -10,8 +10,11 @@ use crate::{ConnectError, GuestStream, HostSocket, Transport, copy, endpoint};
 
 /// What such a transport does itself; the rest of [`Transport`] follows from it.
 #[async_trait]
-pub(crate) trait Opens: Send + Sync {
-    /// Opens a stream to `port`.
+pub trait Opens: Send + Sync {
+    /// Opens a stream to `port`. Cancel-safe: a stream that is still opening is given up.
+    ///
+    /// # Errors
+    /// [`ConnectError`], as of [`Transport::connect`].
     async fn open(&self, port: GuestPort) -> Result<GuestStream, ConnectError>;
     /// The tasks that move bytes.
     fn copies(&self) -> &TaskTracker;

@@ -7,10 +7,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
-use slipway_vsock::{ConnectError, GuestStream, HostSocket, Transport, copy, endpoint};
-use tokio::{io::AsyncWriteExt, time::timeout};
+use slipway_vsock::{ConnectError, GuestStream, Opens, endpoint};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::{Life, PATIENCE, ShimClient, not_opened};
@@ -52,36 +51,15 @@ impl Way {
 }
 
 #[async_trait]
-impl Transport for ShimClient {
-    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
+impl Opens for ShimClient {
+    async fn open(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
         if *self.life.borrow() != Life::Runs {
             return Err(ConnectError::Closed);
         }
         Ok(Box::new(self.streams.open(port).await?))
     }
 
-    async fn splice(
-        &self,
-        port: GuestPort,
-        host: HostSocket,
-        head: Bytes,
-    ) -> Result<(), (ConnectError, HostSocket)> {
-        let mut guest = match self.connect(port).await {
-            Ok(guest) => guest,
-            Err(error) => return Err((error, host)),
-        };
-        let failed = |source| ConnectError::Io { port, source };
-        if !head.is_empty()
-            && let Err(source) = guest.write_all(&head).await
-        {
-            return Err((failed(source), host));
-        }
-        let host = endpoint::taken(host).map_err(|(source, host)| (failed(source), host))?;
-        self.streams.copies.spawn(async move {
-            if let Err(error) = copy::both_ways(host, guest).await {
-                tracing::debug!(%port, %error, "stream ended with an error");
-            }
-        });
-        Ok(())
+    fn copies(&self) -> &TaskTracker {
+        &self.streams.copies
     }
 }

@@ -3,11 +3,10 @@
 use std::{io, net::SocketAddr, path::Path, process::ExitCode, sync::Arc};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
 use slipway_shim::server::{self, ShimConfig};
 use slipway_vm::{ExitReason, fake::FakeDriver};
-use slipway_vsock::{ConnectError, GuestStream, HostSocket, Transport, copy, endpoint};
+use slipway_vsock::{ConnectError, GuestStream, Opens};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -29,7 +28,7 @@ pub(crate) fn shim(config: &Path) -> ExitCode {
     let address = std::env::var(BESIDE).expect("told").parse().expect("an address");
     Runtime::new().expect("a runtime").block_on(async {
         let beside = Beside { address, copies: TaskTracker::new() };
-        let life = beside.open(GuestPort(0)).await;
+        let life = beside.reach(GuestPort(0)).await;
         let driver = Arc::new(FakeDriver::new(Arc::new(beside)));
         let watched = Arc::clone(&driver);
         tokio::spawn(async move {
@@ -60,7 +59,7 @@ struct Beside {
 }
 
 impl Beside {
-    async fn open(&self, port: GuestPort) -> io::Result<TcpStream> {
+    async fn reach(&self, port: GuestPort) -> io::Result<TcpStream> {
         let mut stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         stream.write_all(&port.0.to_le_bytes()).await?;
@@ -69,10 +68,10 @@ impl Beside {
 }
 
 #[async_trait]
-impl Transport for Beside {
-    async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
+impl Opens for Beside {
+    async fn open(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
         let opened = async {
-            let mut stream = self.open(port).await?;
+            let mut stream = self.reach(port).await?;
             stream.read_exact(&mut [0]).await?;
             Ok::<_, io::Error>(stream)
         };
@@ -83,22 +82,7 @@ impl Transport for Beside {
         }
     }
 
-    async fn splice(
-        &self,
-        port: GuestPort,
-        host: HostSocket,
-        head: Bytes,
-    ) -> Result<(), (ConnectError, HostSocket)> {
-        let mut guest = match self.connect(port).await {
-            Ok(guest) => guest,
-            Err(error) => return Err((error, host)),
-        };
-        let failed = |source| ConnectError::Io { port, source };
-        if let Err(source) = guest.write_all(&head).await {
-            return Err((failed(source), host));
-        }
-        let host = endpoint::taken(host).map_err(|(source, host)| (failed(source), host))?;
-        self.copies.spawn(copy::both_ways(host, guest));
-        Ok(())
+    fn copies(&self) -> &TaskTracker {
+        &self.copies
     }
 }
