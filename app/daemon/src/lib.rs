@@ -23,7 +23,6 @@ mod engine;
 mod exec;
 mod guest;
 mod holdings;
-#[cfg_attr(not(target_os = "linux"), path = "host_tools_elsewhere.rs")]
 pub mod host_tools;
 mod image;
 mod logs;
