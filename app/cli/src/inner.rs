@@ -10,13 +10,14 @@ mod system;
 
 use std::{
     path::{Path, PathBuf},
+    pin::pin,
     process::ExitCode,
 };
 
 use anyhow::Context;
 use slipway_api::{Bundle, DaemonSeen, DoctorReport, Problem, paths::Paths};
 use slipway_daemon::{
-    diagnose,
+    Ends, diagnose,
     doctor::{self, Fix, Shell, Subject},
 };
 use slipway_shim::{
@@ -97,10 +98,17 @@ fn run_shim(config: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("failed to understand `{}`", config.display()))?;
     let runtime = tokio::runtime::Runtime::new().context("failed to start")?;
     runtime.block_on(async {
-        let stop = CancellationToken::new();
-        system::cancel_when_told(stop.clone()).context("failed to listen for signals")?;
-        server::run(&config, &*drivers::driver(&config), stop).await?;
-        Ok(())
+        let mut ends = Ends::listen().context("failed to listen for signals")?;
+        let (stop, driver) = (CancellationToken::new(), drivers::driver(&config));
+        let mut serving = pin!(server::run(&config, &*driver, stop.clone()));
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = ends.told() => {
+                stop.cancel();
+                serving.await
+            }
+        };
+        ended.map(drop).map_err(Into::into)
     })
 }
 

@@ -5,7 +5,7 @@
 #[cfg_attr(not(target_os = "linux"), path = "boot/hypervisor.rs")]
 pub(crate) mod vmm;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fs::File, path::Path, sync::Arc, time::Duration};
 
 use slipway_api::{Machine, PhaseState, Problem, StartRequest};
 use slipway_manifest::Manifest;
@@ -259,6 +259,19 @@ fn prepare_disk(path: &Path, bytes: u64) -> Result<(), Problem> {
         }
     }
     vmm::make_disk(path, bytes, failed)
+}
+
+/// As a sparse file.
+fn sparse_disk(
+    path: &Path,
+    bytes: u64,
+    failed: impl Fn(std::io::Error) -> Problem + Copy,
+) -> Result<(), Problem> {
+    let disk = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    if disk.metadata().map_err(failed)?.len() < bytes {
+        disk.set_len(bytes).map_err(failed)?;
+    }
+    disk.sync_all().map_err(failed)
 }
 
 fn shim_config(context: &Context, settings: &Settings, manifest: &Manifest, guest: GuestArch) -> ShimConfig {

@@ -51,6 +51,7 @@ use tokio::{sync::watch, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use api::openapi;
+pub use system::Ends;
 
 /// What a daemon is started with.
 #[derive(Debug, Clone)]

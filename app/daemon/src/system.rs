@@ -4,6 +4,7 @@
 #[cfg_attr(windows, path = "system/windows.rs")]
 mod here;
 
+pub use here::Ends;
 pub(crate) use here::{
-    Ends, create_new, exchange, is_program, make_dir, mode, owned_as, set_mode, settle, writable,
+    create_new, exchange, is_program, make_dir, mode, owned_as, set_mode, settle, writable,
 };

@@ -1,10 +1,6 @@
-//! Unix: sessions and signals.
-
-use std::io;
+//! Unix: sessions.
 
 use rustix::process::{getpgid, getppid, setpgid, setsid};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 /// Leaves the starter's session and terminal.
 pub(super) fn own_session() {
@@ -19,21 +15,4 @@ pub(super) fn own_session() {
     {
         let _ = setsid();
     }
-}
-
-/// Cancels when a signal says that this process is to end.
-pub(super) fn cancel_when_told(stop: CancellationToken) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // Its terminal went away before it had a session of its own: nothing to end a machine for.
-    let hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        let _hangup = hangup;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stop.cancel();
-    });
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! macOS and Windows: the system's own hypervisor, which emulates no other processor and says at the start itself what it lacks.
 
-use std::{fs::File, path::Path};
+use std::path::Path;
 
 use slipway_api::Problem;
 use slipway_vm::GuestArch;
@@ -28,9 +28,5 @@ pub(super) fn make_disk(
                 path.display()
             )));
     }
-    let disk = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    if disk.metadata().map_err(failed)?.len() < bytes {
-        disk.set_len(bytes).map_err(failed)?;
-    }
-    disk.sync_all().map_err(failed)
+    super::sparse_disk(path, bytes, failed)
 }

@@ -1,9 +1,9 @@
 //! Linux: QEMU, a program that may be missing.
 
-use std::{fs::File, path::Path};
-
 use slipway_api::Problem;
 use slipway_vm::GuestArch;
+
+pub(super) use super::sparse_disk as make_disk;
 
 /// The VM program for a guest's processor.
 pub(crate) fn qemu_for(guest: GuestArch) -> &'static str {
@@ -40,17 +40,4 @@ pub(crate) fn qemu_package(guest: GuestArch) -> &'static str {
         GuestArch::X86_64 => "qemu-system-x86",
         GuestArch::Aarch64 => "qemu-system-arm",
     }
-}
-
-/// Makes the data disk, or makes it larger: a sparse file.
-pub(super) fn make_disk(
-    path: &Path,
-    bytes: u64,
-    failed: impl Fn(std::io::Error) -> Problem + Copy,
-) -> Result<(), Problem> {
-    let disk = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    if disk.metadata().map_err(failed)?.len() < bytes {
-        disk.set_len(bytes).map_err(failed)?;
-    }
-    disk.sync_all().map_err(failed)
 }

@@ -60,7 +60,8 @@ pub(crate) fn exchange(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The ways in which a person or the system tells a process to end.
-pub(crate) struct Ends {
+#[derive(Debug)]
+pub struct Ends {
     terminate: Signal,
     interrupt: Signal,
     // A closed terminal is no reason to end.
@@ -68,8 +69,11 @@ pub(crate) struct Ends {
 }
 
 impl Ends {
-    /// Listens from now on.
-    pub(crate) fn listen() -> io::Result<Self> {
+    /// Listens from now on. Needs a runtime.
+    ///
+    /// # Errors
+    /// That of the system.
+    pub fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -78,7 +82,7 @@ impl Ends {
     }
 
     /// Resolves when told. Cancel-safe.
-    pub(crate) async fn told(&mut self) {
+    pub async fn told(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -64,19 +64,23 @@ pub(crate) fn exchange(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The ways in which a person or the system tells a process to end.
-pub(crate) struct Ends {
+#[derive(Debug)]
+pub struct Ends {
     interrupt: CtrlC,
     shutdown: CtrlShutdown,
 }
 
 impl Ends {
-    /// Listens from now on.
-    pub(crate) fn listen() -> io::Result<Self> {
+    /// Listens from now on. Needs a runtime.
+    ///
+    /// # Errors
+    /// That of the system.
+    pub fn listen() -> io::Result<Self> {
         Ok(Self { interrupt: ctrl_c()?, shutdown: ctrl_shutdown()? })
     }
 
     /// Resolves when told. Cancel-safe.
-    pub(crate) async fn told(&mut self) {
+    pub async fn told(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.shutdown.recv() => {}
