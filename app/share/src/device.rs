@@ -47,6 +47,7 @@ use vmm_sys_util::{
 use crate::{
     fs::{Shares, put_off},
     sandbox,
+    under_way::Marks,
 };
 
 /// One for what lets files go, one for requests.
@@ -94,6 +95,31 @@ impl Kind {
     }
 }
 
+/// May it change a file of the host, so that its watcher hears of it? What is not known may.
+fn changes(opcode: u32) -> bool {
+    const READS: [Opcode; 18] = [
+        Opcode::Lookup,
+        Opcode::Forget,
+        Opcode::Getattr,
+        Opcode::Readlink,
+        Opcode::Read,
+        Opcode::Statfs,
+        Opcode::Fsync,
+        Opcode::Getxattr,
+        Opcode::Listxattr,
+        Opcode::Flush,
+        Opcode::Opendir,
+        Opcode::Readdir,
+        Opcode::Releasedir,
+        Opcode::Fsyncdir,
+        Opcode::BatchForget,
+        Opcode::Readdirplus,
+        Opcode::Lseek,
+        Opcode::Syncfs,
+    ];
+    !READS.iter().any(|reads| *reads as u32 == opcode)
+}
+
 /// Which kinds are slow at the moment.
 #[derive(Debug)]
 struct Pace {
@@ -130,26 +156,27 @@ struct Request {
     chain: Chain,
     memory: Memory,
     vring: Vring,
+    opcode: u32,
 }
 
 impl Request {
-    fn kind(&self) -> Kind {
+    fn new(chain: Chain, memory: Memory, vring: Vring) -> Self {
+        let place = chain.clone().next().map(|piece| GuestAddress(piece.addr().0.saturating_add(OPCODE)));
         // Whatever the first piece of a request is too short for is answered with an error soon enough.
-        let place =
-            self.chain.clone().next().map(|piece| GuestAddress(piece.addr().0.saturating_add(OPCODE)));
-        let opcode = place.and_then(|place| self.memory.memory().read_obj::<u32>(place).ok());
-        opcode.map_or(Kind::Names, Kind::of)
+        let opcode = place.and_then(|place| memory.memory().read_obj(place).ok()).unwrap_or_default();
+        Self { chain, memory, vring, opcode }
     }
 
-    /// Has it done; how many bytes the answer has.
-    fn serve(&self, server: &Server<Shares>) -> u32 {
+    /// Has it done by the thread of this number; how many bytes the answer has.
+    fn serve(&self, doing: &Doing, thread: usize) -> u32 {
+        let _mark = changes(self.opcode).then(|| doing.marks.begin(thread));
         let memory = self.memory.memory();
         let chain = &self.chain;
         let reader = Reader::new(&memory, chain.clone());
         let parts = reader.and_then(|reader| Ok((reader, Writer::new(&memory, chain.clone())?)));
         // What cannot be read or answered is the guest's mistake, and costs nobody but its maker an answer.
         let Ok((reader, writer)) = parts else { return 0 };
-        let answered = server.handle_message(reader, writer, None::<&mut ToVmm>);
+        let answered = doing.server.handle_message(reader, writer, None::<&mut ToVmm>);
         answered.ok().and_then(|length| u32::try_from(length).ok()).unwrap_or(0)
     }
 
@@ -164,9 +191,15 @@ impl Request {
     }
 }
 
+/// What every thread needs.
+struct Doing {
+    server: Server<Shares>,
+    marks: Marks,
+}
+
 /// Serves one guest.
 pub(crate) struct Device {
-    server: Arc<Server<Shares>>,
+    doing: Arc<Doing>,
     memory: Mutex<Option<Memory>>,
     pace: Pace,
     /// Ends the helpers when it goes.
@@ -187,7 +220,7 @@ fn be_alone() -> io::Result<()> {
     Ok(())
 }
 
-fn help(server: &Server<Shares>, requests: &Mutex<Receiver<Request>>) {
+fn help(doing: &Doing, thread: usize, requests: &Mutex<Receiver<Request>>) {
     if let Err(error) = be_alone() {
         eprintln!("share: a helper ends: {error}");
         return;
@@ -196,35 +229,37 @@ fn help(server: &Server<Shares>, requests: &Mutex<Receiver<Request>>) {
         // A statement of its own: the next helper may wait as soon as this one has something to do.
         let request = requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(request) = request else { return };
-        let length = request.serve(server);
+        let length = request.serve(doing, thread);
         request.answer(length);
     }
 }
 
 impl Device {
-    /// Serves `shares`, with `helpers` threads beside those that take requests.
+    /// Serves `shares`, with `helpers` threads beside those that take requests; each is marked while it changes something.
     ///
     /// # Errors
     /// That of a thread that cannot be had.
-    pub(crate) fn new(shares: Shares, helpers: usize) -> io::Result<Self> {
-        let server = Arc::new(Server::new(shares));
+    pub(crate) fn new(shares: Shares, marks: Marks, helpers: usize) -> io::Result<Self> {
+        let doing = Arc::new(Doing { server: Server::new(shares), marks });
         let (sender, receiver) = channel();
         let receiver = Arc::new(Mutex::new(receiver));
         for number in 0..helpers {
-            let (server, requests) = (Arc::clone(&server), Arc::clone(&receiver));
-            thread::Builder::new().name(format!("help {number}")).spawn(move || help(&server, &requests))?;
+            let (doing, requests) = (Arc::clone(&doing), Arc::clone(&receiver));
+            let name = format!("help {number}");
+            thread::Builder::new().name(name).spawn(move || help(&doing, QUEUES + number, &requests))?;
         }
-        Ok(Self { server, memory: Mutex::default(), pace: Pace::new(), helpers: sender })
+        Ok(Self { doing, memory: Mutex::default(), pace: Pace::new(), helpers: sender })
     }
 
-    /// Does what is in the queue.
-    fn take(&self, vring: &Vring, memory: &Memory) {
+    /// Does what is in the queue of this thread.
+    fn take(&self, vring: &Vring, memory: &Memory, thread: usize) {
         loop {
             let chain = vring.get_mut().get_queue_mut().pop_descriptor_chain(memory.memory());
             let Some(chain) = chain else { return };
-            let request = Request { chain, memory: memory.clone(), vring: vring.clone() };
-            let (kind, began) = (request.kind(), Instant::now());
-            let done = self.pace.is_quick(kind, began).then(|| put_off(|| request.serve(&self.server)));
+            let request = Request::new(chain, memory.clone(), vring.clone());
+            let (kind, began) = (Kind::of(request.opcode), Instant::now());
+            let done =
+                self.pace.is_quick(kind, began).then(|| put_off(|| request.serve(&self.doing, thread)));
             match done.flatten() {
                 Some(length) => {
                     request.answer(length);
@@ -265,7 +300,7 @@ impl VhostUserBackend for Device {
     }
 
     fn reset_device(&self) {
-        self.server.destroy();
+        self.doing.server.destroy();
     }
 
     fn set_event_idx(&self, _enabled: bool) {
@@ -287,7 +322,7 @@ impl VhostUserBackend for Device {
         _event: u16,
         _events: EventSet,
         vrings: &[Vring],
-        _thread: usize,
+        thread: usize,
     ) -> io::Result<()> {
         be_alone()?;
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -295,7 +330,7 @@ impl VhostUserBackend for Device {
         let (Some(memory), Some(vring)) = (memory, vrings.first()) else { return Ok(()) };
         loop {
             vring.disable_notification().map_err(io::Error::other)?;
-            self.take(vring, &memory);
+            self.take(vring, &memory, thread);
             // With EVENT_IDX a kick that is not asked for does not come.
             if !vring.enable_notification().map_err(io::Error::other)? {
                 return Ok(());

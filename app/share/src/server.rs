@@ -17,6 +17,7 @@ use crate::{
     echo,
     events::{self, Sender},
     packets, sandbox,
+    under_way::Marks,
     watch::{self, Wanted},
     wire::{Answer, Call, Export, Sandbox, Status},
     worker::{self, Order, Word},
@@ -114,8 +115,9 @@ impl Server {
         sandbox::die_with_parent().map_err(ServerError::System)?;
         let (ours, theirs) = packets::pair().map_err(ServerError::System)?;
         let (teller, echo) = echo::channel().map_err(ServerError::System)?;
+        let marks = Marks::new().map_err(ServerError::System)?;
         let Some(pid) = sandbox::fork_into_own_pids().map_err(ServerError::System)? else {
-            worker::run(listener, theirs, teller, files);
+            worker::run(listener, theirs, teller, marks, files);
         };
         drop((listener, theirs, teller));
         let sandbox = match packets::receive::<Word>(&ours) {
@@ -136,7 +138,7 @@ impl Server {
             })
             .map_err(ServerError::System)?;
         let sender = events::start().map_err(ServerError::System)?;
-        let watcher = watch::start(echo, sender.clone()).map_err(ServerError::System)?;
+        let watcher = watch::start(echo, marks, sender.clone()).map_err(ServerError::System)?;
         let mut server = Self {
             worker: ours,
             exports: BTreeMap::new(),

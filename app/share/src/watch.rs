@@ -1,9 +1,11 @@
 //! Watches the folders that running containers mount, and makes of the host's events those that the guest is to have.
 //!
 //! ```text
-//!   inotify ─▶ held 10 ms ─▶ without the guest's own (echo) ─▶ without repetitions ─▶ guest
-//!                  └ a new folder is watched at once, and what is in it already is told as if it had just come
+//!   inotify ─▶ held ─▶ what the guest has under way is waited for ─▶ without the guest's own (echo) ─▶ without repetitions ─▶ guest
+//!                └ a new folder is watched at once, and what is in it already is told as if it had just come
 //! ```
+//!
+//! Events go out once in 10 ms, with repetitions left out: what comes after a pause goes at once, what follows it waits its turn.
 //!
 //! While the guest itself is at work its events are read once in 10 ms and not one by one: to be woken for each would cost the
 //! guest as much as what it does. A folder that the host makes at that moment is watched so much later, which loses nothing.
@@ -11,6 +13,7 @@
 //! Not on the `notify` crate, as was planned: it hides which of two renames belong together, cannot leave folders out of a
 //! recursive watch, and says of a limit only that there is one.
 
+mod judge;
 mod moves;
 
 use std::{
@@ -41,12 +44,13 @@ use rustix::{
 use slipway_protocol::v1;
 
 use crate::{
-    echo::{Deed, Echoes},
+    echo::Echoes,
     events::Sender,
     guest_path, sandbox,
+    under_way::{Marks, Waiter},
 };
 
-/// How long an event is held, for its echo to arrive and its repetitions to be seen.
+/// Between two batches, so that repetitions are seen; also how long half of a move waits for the other half.
 const HOLD: Duration = Duration::from_millis(10);
 /// Events that are held at most.
 const HELD: usize = 1 << 14;
@@ -148,8 +152,8 @@ impl Handle {
     }
 }
 
-/// Starts the thread that watches. `echo` brings what the guest did.
-pub(crate) fn start(echo: File, sender: Sender) -> io::Result<Handle> {
+/// Starts the thread that watches. `echo` brings what the guest did, `marks` say what it does.
+pub(crate) fn start(echo: File, marks: Marks, sender: Sender) -> io::Result<Handle> {
     let (wake, woken) = {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
@@ -163,9 +167,11 @@ pub(crate) fn start(echo: File, sender: Sender) -> io::Result<Handle> {
         folders: HashMap::new(),
         by_path: HashMap::new(),
         held: Vec::new(),
+        flushed: None,
         told: HashSet::new(),
         echoes: Echoes::default(),
         echo,
+        under_way: Waiter::new(marks),
         busy: false,
         sender,
         now: Standing::default(),
@@ -200,10 +206,13 @@ struct Watcher {
     folders: HashMap<i32, Folder>,
     by_path: HashMap<PathBuf, i32>,
     held: Vec<Held>,
+    /// When a batch went out last.
+    flushed: Option<Instant>,
     /// Names that were told because they were there when their folder was seen first; the kernel may tell of them too.
     told: HashSet<(PathBuf, Vec<u8>)>,
     echoes: Echoes,
     echo: File,
+    under_way: Waiter,
     /// The guest has just done something.
     busy: bool,
     sender: Sender,
@@ -217,12 +226,12 @@ impl Watcher {
             if self.echoes.take_full() {
                 self.sender.send(vec![v1::FileEvent::default()]);
             }
+            let rest = self.rest();
             // An overdue batch goes out before more is read.
-            if self.held.first().is_some_and(|first| first.at.elapsed() >= HOLD) || self.held.len() >= HELD {
+            if rest == Some(Duration::ZERO) {
                 self.flush();
                 continue;
             }
-            let rest = self.held.first().map(|first| HOLD.saturating_sub(first.at.elapsed()));
             let busy = std::mem::take(&mut self.busy);
             let events = self.inotify.as_ref().unwrap_or(woken);
             let mut fds = [woken.as_fd(), events.as_fd(), self.echo.as_fd()]
@@ -254,6 +263,17 @@ impl Watcher {
             }
             self.publish();
         }
+    }
+
+    /// How long what is held has to wait; `None` without any.
+    fn rest(&self) -> Option<Duration> {
+        let first = self.held.first()?;
+        if self.held.len() >= HELD {
+            return Some(Duration::ZERO);
+        }
+        // Nobody waits for the other half of a move that leads out of everything for longer.
+        let since = if moves::is_open(&self.held) { Some(first.at) } else { self.flushed };
+        Some(since.map_or(Duration::ZERO, |since| HOLD.saturating_sub(since.elapsed())))
     }
 
     fn publish(&mut self) {
@@ -503,76 +523,6 @@ impl Watcher {
             }
         }
     }
-
-    /// Sends what is held, without echoes and repetitions.
-    fn flush(&mut self) {
-        let now = Instant::now();
-        self.echoes.hear(&mut self.echo, now);
-        let held = std::mem::take(&mut self.held);
-        let mut last: HashMap<(PathBuf, Vec<u8>), u32> = HashMap::new();
-        let mut batch = Vec::with_capacity(held.len());
-        let mut moves = None;
-        for (at, one) in held.iter().enumerate() {
-            let moved = |watcher: &mut Self, path| {
-                let moves = moves.get_or_insert_with(|| {
-                    // The one that took a name away may just have happened.
-                    watcher.read();
-                    moves::of(held.iter().chain(&watcher.held))
-                });
-                moves::follow(path, &moves[moves.partition_point(|step| step.at <= at)..])
-            };
-            if self.is_echo(one, moved) {
-                self.now.echoes += 1;
-                continue;
-            }
-            let repeated = one.mask & (MODIFY | ATTRIB) != 0;
-            let key = (one.folder.clone(), one.name.clone());
-            if last.insert(key, one.mask) == Some(one.mask) && repeated {
-                continue;
-            }
-            batch.push(event(one.mask | another_name(one), one.cookie, &one.folder, &one.name));
-        }
-        self.told.clear();
-        if !batch.is_empty() && !self.sender.send(batch) {
-            self.overflow();
-        }
-        self.publish();
-    }
-
-    /// `moved` finds the file of a name that is gone.
-    fn is_echo(&mut self, one: &Held, moved: impl FnOnce(&mut Self, PathBuf) -> Option<Stat>) -> bool {
-        let deed = match one.mask & (CREATE | DELETE | MOVED_FROM | MOVED_TO) {
-            CREATE => Some(Deed::Create),
-            DELETE => Some(Deed::Delete),
-            MOVED_FROM => Some(Deed::MovedFrom),
-            MOVED_TO => Some(Deed::MovedTo),
-            _ => None,
-        };
-        if let Some(deed) = deed {
-            return self.echoes.name(deed, one.folder_ino, &one.name);
-        }
-        if self.echoes.quiet() {
-            return false;
-        }
-        let path = one.folder.join(OsStr::from_bytes(&one.name));
-        let Some(found) = state(&path).or_else(|| moved(self, path)) else { return false };
-        if one.mask & ATTRIB != 0 {
-            // As of when it came: on a busy host it may be looked at much later.
-            return self.echoes.attributes(found.st_ino, one.at);
-        }
-        let mtime = (found.st_mtime as u64).saturating_mul(1_000_000_000).saturating_add(found.st_mtime_nsec);
-        one.mask & (MODIFY | CLOSE_WRITE) != 0
-            && self.echoes.content(found.st_ino, mtime, found.st_size as u64)
-    }
-}
-
-/// What is told with a new name when it is one more of a file that had one: its count of names has changed too.
-fn another_name(one: &Held) -> u32 {
-    if one.mask & CREATE == 0 || one.mask & ISDIR != 0 {
-        return 0;
-    }
-    let found = state(&one.folder.join(OsStr::from_bytes(&one.name)));
-    if found.is_some_and(|found| found.st_nlink > 1) { ATTRIB } else { 0 }
 }
 
 /// Opens a folder that is there without a link on the way: what a guest has put in its place since is not looked into.

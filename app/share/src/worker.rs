@@ -12,7 +12,10 @@ use virtiofsd_vhost::vhost_user::Listener;
 use virtiofsd_vhost_user_backend::VhostUserDaemon;
 use virtiofsd_vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::{device::Device, echo::Teller, fs::Shares, packets, sandbox, server::with_cause, wire::Sandbox};
+use crate::{
+    device::Device, echo::Teller, fs::Shares, packets, sandbox, server::with_cause, under_way::Marks,
+    wire::Sandbox,
+};
 
 /// What the outer process says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,8 +55,8 @@ pub(crate) enum Word {
 }
 
 /// Confines itself, serves until the VM is gone, and ends the process.
-pub(crate) fn run(listener: Listener, control: OwnedFd, echo: Teller, files: u64) -> ! {
-    let code = match serve(listener, control, echo, files) {
+pub(crate) fn run(listener: Listener, control: OwnedFd, echo: Teller, marks: Marks, files: u64) -> ! {
+    let code = match serve(listener, control, echo, marks, files) {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("share: the worker ends: {error}");
@@ -67,6 +70,7 @@ fn serve(
     mut listener: Listener,
     control: OwnedFd,
     echo: Teller,
+    marks: Marks,
     files: u64,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let keep = [listener.as_raw_fd(), control.as_raw_fd(), echo.raw()];
@@ -92,7 +96,7 @@ fn serve(
         // Nobody is left to say what is shared.
         std::process::exit(0)
     })?;
-    let device = Device::new(shares, threads)?;
+    let device = Device::new(shares, marks, threads)?;
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let mut daemon = VhostUserDaemon::new("share".into(), Arc::new(device), memory)
         .map_err(|e| io::Error::other(format!("{e:?}")))?;

@@ -29,6 +29,12 @@ pub(super) fn of<'a>(events: impl Iterator<Item = &'a Held>) -> Vec<Move> {
     moves
 }
 
+/// Is there half of a move whose other half may be on its way?
+pub(super) fn is_open(events: &[Held]) -> bool {
+    let last = events.iter().rfind(|one| one.mask & (MOVED_FROM | MOVED_TO) != 0);
+    last.is_some_and(|one| one.mask & MOVED_FROM != 0)
+}
+
 /// How the file stands that had this name before these moves.
 pub(super) fn follow(mut path: PathBuf, moves: &[Move]) -> Option<Stat> {
     for step in moves {
