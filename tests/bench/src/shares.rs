@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Pairs of every row.
     #[arg(long, default_value_t = 20)]
     pairs: usize,
+    /// Files of the rows that are about many files.
+    #[arg(long, default_value_t = 2_000)]
+    count: usize,
     /// Files in git's repository.
     #[arg(long, default_value_t = 50_000)]
     files: usize,
@@ -94,8 +97,10 @@ fn repository(root: &Path, files: usize) {
         fs::write(folder.join(file.to_string()), file.to_string()).expect("written");
     }
     git(&repository, &["add", "."]);
-    let who = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"];
+    // By itself it would pack them beside us, while they are copied.
+    let who = ["-c", "gc.auto=0", "-c", "user.name=bench", "-c", "user.email=bench@localhost"];
     git(&repository, &[&who[..], &["commit", "--quiet", "-m", "all"]].concat());
+    git(&repository, &["gc", "--quiet"]);
 }
 
 /// A row's name, and of each side how long it took and how often its device was asked.
@@ -162,8 +167,8 @@ pub(crate) fn run(args: &Args, built: &Built) {
     ours.home.wait_watched(mine);
 
     let mut rows: Vec<(String, Vec<Row>, Vec<Vec<f64>>)> = Vec::new();
-    let pairs = args.pairs.to_string();
-    let measure = docker(&["exec", "bench", "/measure", "bench", &pairs, &args.rows]).args(&sides);
+    let [pairs, count] = [args.pairs, args.count].map(|number| number.to_string());
+    let measure = docker(&["exec", "bench", "/measure", "bench", &pairs, &count, &args.rows]).args(&sides);
     let lines = Lines::of(measure);
     loop {
         let (_, line) = lines.next(PATIENCE).expect("the container measures to its end");
@@ -200,6 +205,7 @@ pub(crate) fn run(args: &Args, built: &Built) {
         let [own, theirs] = [0, 1].map(|side| median(asked[side].clone()));
         println!("  {name:<38} {own:>8} : {theirs}");
     }
+    println!("files {count}, of git {}", args.files);
     println!("host  {}", sides::host());
     // With the machine its client goes.
     drop(ours);

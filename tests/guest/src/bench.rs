@@ -1,7 +1,7 @@
 //! What file systems cost, measured in one container that has them all, in turns, so that each meets the same noise.
 //!
-//! `bench ROUNDS ROWS NAME=FOLDER...`: of each row with ROWS in its name that many rounds, in each of these folders. Prints
-//! `row NAME`, and of each folder microseconds and the requests that its device was asked meanwhile, all with tabs between.
+//! `bench ROUNDS COUNT ROWS NAME=FOLDER...`: of each row with ROWS in its name that many rounds, in each of these folders, with
+//! COUNT files where a row is about many. Prints `row NAME`, and of each folder microseconds and the requests that its device was asked meanwhile, all with tabs between.
 
 use std::{
     fs,
@@ -16,6 +16,8 @@ use std::{
 /// Before each measurement: what may be believed for a second only has to be asked for again, as between two commands of a
 /// person.
 const REST: Duration = Duration::from_millis(1500);
+/// Files of a tree in one folder.
+const EACH: usize = 40;
 /// The big file.
 const BIG: usize = 32 << 20;
 /// In the image, where there is one: a project with its lock, npm and npm's cache.
@@ -23,24 +25,25 @@ const NPM: &str = "/npm";
 /// Made here: what is unpacked.
 const ARCHIVE: &str = "/tmp/archive.tar";
 
-type Work = fn(&Path) -> io::Result<Duration>;
+/// In a folder, with that many files.
+type Work = fn(&Path, usize) -> io::Result<Duration>;
 
 const WORK: &[(&str, Work)] = &[
-    ("stat of 2,000 files", stat),
-    ("stat of 2,000 missing names", missing),
+    ("stat of every file", stat),
+    ("stat of as many missing names", missing),
     ("list and stat all", walk),
-    ("open, read, close 2,000 files", read),
-    ("create 300 files of 4 KiB", create),
-    ("remove 300 files", remove),
-    ("write 32 MiB", write_big),
-    ("read 32 MiB, nothing kept", read_cold),
-    ("read 32 MiB again", read_big),
-    ("write 4 KiB at 500 places", write_places),
-    ("read 4 KiB at 500 places, nothing kept", read_places),
-    ("tar -x, 300 files", untar),
-    ("git status, nothing kept", git_cold),
-    ("git status again", git),
-    ("npm ci", npm),
+    ("open, read, close every file", read),
+    ("create files of 4 KiB", create),
+    ("remove them", remove),
+    ("write 32 MiB", |root, _| write_big(root)),
+    ("read 32 MiB, nothing kept", |root, _| read_cold(root)),
+    ("read 32 MiB again", |root, _| read_big(root)),
+    ("write 4 KiB at 500 places", |root, _| write_places(root)),
+    ("read 4 KiB at 500 places, nothing kept", |root, _| read_places(root)),
+    ("tar -x, 300 files", |root, _| untar(root)),
+    ("git status, nothing kept", |root, _| git_cold(root)),
+    ("git status again", |root, _| git(root)),
+    ("npm ci", |root, _| npm(root)),
 ];
 
 /// What is measured in one folder.
@@ -52,18 +55,18 @@ struct Side {
 
 /// Measures.
 pub(crate) fn run(words: &[&str]) -> io::Result<()> {
-    let [rounds, rows, sides @ ..] = words else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let rounds: usize = rounds.parse().map_err(io::Error::other)?;
+    let [rounds, count, rows, sides @ ..] = words else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let [rounds, count]: [usize; 2] = [number(rounds)?, number(count)?];
     let sides: Vec<Side> = sides.iter().map(|side| Side::of(side)).collect::<io::Result<_>>()?;
     for side in &sides {
-        tree(&side.root)?;
+        tree(&side.root, count)?;
     }
     archive(&sides[0].root)?;
     println!("ready");
     for (name, work) in WORK.iter().filter(|(name, _)| name.contains(rows)) {
         // What is loaded once is not what is compared, nor what was seen before the watcher was there.
         for side in &sides {
-            work(&side.root)?;
+            work(&side.root, count)?;
         }
         for round in 0..rounds {
             let mut measured = vec![(Duration::ZERO, 0); sides.len()];
@@ -73,7 +76,7 @@ pub(crate) fn run(words: &[&str]) -> io::Result<()> {
                 let side = &sides[at];
                 thread::sleep(REST);
                 let before = side.interrupts()?;
-                let took = work(&side.root)?;
+                let took = work(&side.root, count)?;
                 measured[at] = (took, side.interrupts()? - before);
             }
             let numbers = measured.iter().map(|(took, told)| format!("\t{}\t{told}", took.as_micros()));
@@ -82,6 +85,10 @@ pub(crate) fn run(words: &[&str]) -> io::Result<()> {
     }
     println!("done");
     Ok(())
+}
+
+fn number(word: &str) -> io::Result<usize> {
+    word.parse().map_err(io::Error::other)
 }
 
 impl Side {
@@ -118,13 +125,18 @@ impl Side {
     }
 }
 
-fn tree(root: &Path) -> io::Result<()> {
-    for folder in 0..50 {
-        let path = root.join(format!("tree/folder {folder}"));
-        fs::create_dir_all(&path)?;
-        for file in 0..40 {
-            fs::write(path.join(format!("file {}", folder * 40 + file)), [7; 4096])?;
+/// Where the files of a tree are.
+fn files(root: &Path, count: usize) -> impl Iterator<Item = PathBuf> {
+    let tree = root.join("tree");
+    (0..count).map(move |n| tree.join(format!("folder {}/file {n}", n / EACH)))
+}
+
+fn tree(root: &Path, count: usize) -> io::Result<()> {
+    for (number, file) in files(root, count).enumerate() {
+        if number % EACH == 0 {
+            file.parent().map_or(Ok(()), fs::create_dir_all)?;
         }
+        fs::write(file, [7; 4096])?;
     }
     fs::write(root.join("big"), vec![7; BIG])
 }
@@ -159,25 +171,20 @@ fn timed(act: impl FnOnce() -> io::Result<()>) -> io::Result<Duration> {
     Ok(began.elapsed())
 }
 
-fn files(root: &Path) -> impl Iterator<Item = PathBuf> {
-    let tree = root.join("tree");
-    (0..2000).map(move |n| tree.join(format!("folder {}/file {n}", n / 40)))
-}
-
-fn stat(root: &Path) -> io::Result<Duration> {
-    let files: Vec<PathBuf> = files(root).collect();
+fn stat(root: &Path, count: usize) -> io::Result<Duration> {
+    let files: Vec<PathBuf> = files(root, count).collect();
     timed(|| files.iter().try_for_each(|file| fs::symlink_metadata(file).map(drop)))
 }
 
-fn missing(root: &Path) -> io::Result<Duration> {
-    let files: Vec<PathBuf> = files(root).map(|file| file.with_extension("missing")).collect();
+fn missing(root: &Path, count: usize) -> io::Result<Duration> {
+    let files: Vec<PathBuf> = files(root, count).map(|file| file.with_extension("missing")).collect();
     timed(|| {
         let there = files.iter().find(|file| file.exists());
         there.map_or(Ok(()), |file| Err(io::Error::other(format!("{} is there", file.display()))))
     })
 }
 
-fn walk(root: &Path) -> io::Result<Duration> {
+fn walk(root: &Path, count: usize) -> io::Result<Duration> {
     timed(|| {
         let mut seen = 0;
         let mut below = vec![root.join("tree")];
@@ -191,23 +198,23 @@ fn walk(root: &Path) -> io::Result<Duration> {
                 }
             }
         }
-        if seen == 2000 { Ok(()) } else { Err(io::Error::other(format!("{seen} files"))) }
+        if seen == count { Ok(()) } else { Err(io::Error::other(format!("{seen} files"))) }
     })
 }
 
-fn read(root: &Path) -> io::Result<Duration> {
-    let files: Vec<PathBuf> = files(root).collect();
+fn read(root: &Path, count: usize) -> io::Result<Duration> {
+    let files: Vec<PathBuf> = files(root, count).collect();
     timed(|| files.iter().try_for_each(|file| fs::read(file).map(drop)))
 }
 
-fn make(folder: &Path) -> io::Result<()> {
-    (0..300).try_for_each(|n| fs::write(folder.join(n.to_string()), [7; 4096]))
+fn make(folder: &Path, count: usize) -> io::Result<()> {
+    (0..count).try_for_each(|n| fs::write(folder.join(n.to_string()), [7; 4096]))
 }
 
-fn create(root: &Path) -> io::Result<Duration> {
+fn create(root: &Path, count: usize) -> io::Result<Duration> {
     let folder = root.join("new");
     fs::create_dir(&folder)?;
-    let took = timed(|| make(&folder))?;
+    let took = timed(|| make(&folder, count))?;
     fs::remove_dir_all(folder)?;
     Ok(took)
 }
@@ -254,11 +261,11 @@ fn npm(root: &Path) -> io::Result<Duration> {
     Ok(took)
 }
 
-fn remove(root: &Path) -> io::Result<Duration> {
+fn remove(root: &Path, count: usize) -> io::Result<Duration> {
     let folder = root.join("old");
     fs::create_dir(&folder)?;
-    make(&folder)?;
-    let took = timed(|| (0..300).try_for_each(|n| fs::remove_file(folder.join(n.to_string()))))?;
+    make(&folder, count)?;
+    let took = timed(|| (0..count).try_for_each(|n| fs::remove_file(folder.join(n.to_string()))))?;
     fs::remove_dir(folder)?;
     Ok(took)
 }
