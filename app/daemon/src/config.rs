@@ -9,6 +9,8 @@ use slipway_settings::{
     resolved::{Host, LimitError, Settings},
 };
 
+use crate::disk;
+
 /// What is wrong with the settings, all of it at once.
 pub(crate) fn problem(error: &FileError) -> Problem {
     match error {
@@ -88,12 +90,16 @@ fn shown(key: &Key, raw: &Raw, decided: Option<&Settings>) -> Setting {
     }
 }
 
-/// Sets one, or gives it its default back; a value that this host cannot give is refused before it is written.
+/// Sets one, or gives it its default back; a value that this host cannot give, or that would change nothing, is refused before
+/// it is written.
 pub(crate) fn change(paths: &Paths, name: &str, value: Option<&str>) -> Result<Setting, Problem> {
     let file = SettingsFile::new(paths.settings_file());
     match value {
         Some(value) => {
             with(paths, &[(name.to_owned(), value.to_owned())])?;
+            if name == "machine.disk" {
+                disk::check_size(paths, value)?;
+            }
             file.set(name, value)
         }
         None => file.unset(name),

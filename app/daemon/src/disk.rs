@@ -65,6 +65,11 @@ pub(crate) async fn trim(paths: &Paths, shim: Option<ShimClient>) -> Result<Disk
 
 /// Lets the disk grow to `size`, from the next start on.
 pub(crate) fn resize(paths: &Paths, size: &str) -> Result<Setting, Problem> {
+    config::change(paths, "machine.disk", Some(size))
+}
+
+/// Refuses a size that the disk has outgrown: it would change nothing.
+pub(crate) fn check_size(paths: &Paths, size: &str) -> Result<(), Problem> {
     let wanted: Size = size.parse().map_err(|e: NotASize| Problem::from_error("settings-wrong", &e))?;
     let (_, limit_bytes) = on_host(paths)?.unwrap_or_default();
     if wanted.as_bytes() < limit_bytes {
@@ -73,7 +78,7 @@ pub(crate) fn resize(paths: &Paths, size: &str) -> Result<Setting, Problem> {
             .because("it is never made smaller: what is on it could be lost");
         return Err(problem.hint("`slipway disk trim` gives back what is free in it"));
     }
-    config::change(paths, "machine.disk", Some(size))
+    Ok(())
 }
 
 /// What the disk takes on the host, and what it may take at most; `None` when there is none yet.
@@ -199,6 +204,8 @@ mod tests {
         let disk = std::fs::File::create(paths.data_disk()).expect("a disk");
         disk.set_len(30 << 30).expect("sparse");
         assert_eq!(code("29GiB"), "disk-shrink");
+        let set = config::change(&paths, "machine.disk", Some("29GiB"));
+        assert_eq!(set.expect_err("the same, by its setting").code, "disk-shrink");
         assert_eq!(config::list(&paths).expect("read").iter().filter(|s| s.value == "20GiB").count(), 1);
         assert_eq!(resize(&paths, "30 GiB").expect("as it is").value, "30GiB");
         assert_eq!(resize(&paths, "40GiB").expect("larger").value, "40GiB");
