@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use slipway_vm::{Accel, AccelChoice, Driver, DriverError, ExitReason, Machine, MachineSpec, SharedFolder};
+use slipway_vm::{
+    Accel, AccelChoice, Driver, DriverError, ExitReason, Machine, MachineSpec, SharedFolder, contract,
+};
 use slipway_vm_hyperv::{HypervConfig, HypervDriver};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -146,6 +148,13 @@ async fn a_machine_is_made_run_stopped_and_started_again() {
     let mut machine = stage.start().await;
     end(r#"{"Status":0,"ExitType":"GracefulExit"}"#);
     assert_eq!(ends(&mut machine).await, ExitReason::PoweredOff);
+}
+
+#[tokio::test]
+async fn it_is_a_driver_as_any_other() {
+    let _one = ONE.lock().await;
+    let Some(stage) = Stage::set() else { return };
+    contract::check(&stage.driver, &stage.spec).await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use slipway_protocol::ports::CONTROL;
-use slipway_vm::{Accel, AccelChoice, Driver, DriverError, ExitReason, Machine, MachineSpec};
+use slipway_vm::{Accel, AccelChoice, Driver, DriverError, ExitReason, Machine, MachineSpec, contract};
 use slipway_vm_qemu::{GuestArch, QemuConfig, QemuDriver};
 use slipway_vsock::ConnectError;
 use tokio::time::{Instant, sleep, timeout};
@@ -28,27 +28,8 @@ fn bench() -> Option<Bench> {
     };
     // A comma and a space, because people's homes have them.
     let dir = tempfile::Builder::new().prefix("qemu, test").tempdir().expect("folder");
-    let file = |name: &str, bytes: u64| {
-        let path = dir.path().join(name);
-        std::fs::File::create(&path).and_then(|f| f.set_len(bytes)).expect("file");
-        path
-    };
-    let spec = MachineSpec {
-        name: "test".into(),
-        cpus: 1,
-        memory_mib: 256,
-        kernel: kernel.clone(),
-        // Empty but for the trailer of an empty archive.
-        initramfs: file("initramfs", 512),
-        root_image: file("root", 1 << 20),
-        data_disk: file("data", 1 << 20),
-        // Stays up after its panic, so that the test decides when it ends.
-        cmdline: ["console=ttyS0", "panic=0"].map(String::from).to_vec(),
-        run_dir: dir.path().into(),
-        console_log: dir.path().join("console.log"),
-        accel: AccelChoice::Tcg,
-        share_socket: None,
-    };
+    let spec = contract::spec(dir.path(), kernel.clone()).expect("files");
+    let spec = MachineSpec { accel: AccelChoice::Tcg, ..spec };
     let config = QemuConfig {
         binary: None,
         guest: GuestArch::HOST,
@@ -56,6 +37,12 @@ fn bench() -> Option<Bench> {
         verdict_file: dir.path().join("accel.json"),
     };
     Some(Bench { driver: QemuDriver::new(config), spec, dir })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_a_driver_as_any_other() {
+    let Some(bench) = bench() else { return };
+    contract::check(&bench.driver, &bench.spec).await;
 }
 
 async fn says(machine: &dyn Machine, words: &str) {

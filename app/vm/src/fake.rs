@@ -47,6 +47,7 @@ impl Driver for FakeDriver {
             return Err(DriverError::BadSpec("it needs at least one CPU".into()));
         }
         let (end, stall) = (self.end.clone(), self.stall.clone());
+        end.send_replace(None);
         Ok(Box::new(FakeMachine { transport: Arc::clone(&self.transport), end, stall }))
     }
 }
@@ -100,5 +101,18 @@ impl Machine for FakeMachine {
             Ok(reason) => reason.clone().unwrap_or(ExitReason::Killed),
             Err(_) => ExitReason::Killed,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_a_driver_as_any_other() {
+        let dir = tempfile::tempdir().expect("folder");
+        let spec = crate::contract::spec(dir.path(), "kernel".into()).expect("files");
+        let guest = slipway_vsock::memory::MemoryTransport::new();
+        crate::contract::check(&FakeDriver::new(Arc::new(guest)), &spec).await;
     }
 }

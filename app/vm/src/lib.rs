@@ -3,6 +3,7 @@
 //! Calls arrive in the order `probe`, `start`; `start` returns when the VM process exists, not when the guest has booted.
 
 pub mod console;
+pub mod contract;
 pub mod fake;
 pub mod room;
 
