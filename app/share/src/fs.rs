@@ -43,8 +43,9 @@ pub(crate) use room::put_off;
 
 /// How long the guest may believe what it saw where nobody tells it of changes.
 const FRESH: Duration = Duration::from_secs(1);
-/// The same where the watcher tells it at once.
-const VOUCHED: Duration = Duration::from_secs(60);
+/// The same where the watcher tells it at once, and the guest itself lets go of everything when it hears no more. Not for ever, as
+/// both may fail in a way that nobody has thought of.
+const VOUCHED: Duration = Duration::from_secs(600);
 /// How long a request may be under way that has read attributes before a loan ended.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Bits of an inode that are the export's own.

@@ -122,14 +122,25 @@ impl FileEvents {
     ///
     /// # Errors
     /// See [`ServeError`].
-    pub async fn serve(self: Arc<Self>, mut stream: impl Stream) -> Result<(), ServeError> {
+    pub async fn serve(self: Arc<Self>, stream: impl Stream) -> Result<(), ServeError> {
+        let done = self.follow(stream).await;
+        // Nobody tells of changes until the host comes again: what was seen before is not to be believed so long.
+        self.aside(|events| events.introduce()).await?;
+        done
+    }
+
+    async fn follow(self: &Arc<Self>, mut stream: impl Stream) -> Result<(), ServeError> {
         while let Some(batch) = frame::read::<Batch, _>(&mut stream).await? {
-            let events = Arc::clone(&self);
-            // It asks the host, and may wait for it.
-            let done = tokio::task::spawn_blocking(move || events.deliver(&batch.events)).await;
-            done.map_err(|error| ServeError::Io(std::io::Error::other(error)))?;
+            self.aside(move |events| events.deliver(&batch.events)).await?;
         }
         Ok(())
+    }
+
+    /// Does something that asks the host, and may wait for it.
+    async fn aside(self: &Arc<Self>, act: impl FnOnce(&Self) + Send + 'static) -> Result<(), ServeError> {
+        let events = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || act(&events)).await;
+        done.map_err(|error| ServeError::Io(std::io::Error::other(error)))
     }
 
     fn deliver(&self, batch: &[FileEvent]) {
@@ -252,6 +263,21 @@ mod tests {
         assert_eq!(found("/srv", "one.conf"), Some((fd("/srv/one.conf"), String::new())));
         assert_eq!(found("/srv", "other"), None);
         assert_eq!(found("/home/meow", "x"), None);
+    }
+
+    #[tokio::test]
+    async fn when_nobody_tells_of_changes_any_more_nothing_is_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let module = dir.path().join("module");
+        let events = Arc::new(FileEvents::default());
+        *lock(&events.module) = Ok(File::create(&module).unwrap());
+        events.set_roots([("/home/me".into(), Root::open(Path::new("/"), false).unwrap())].into());
+        let introduced = std::fs::read(&module).unwrap();
+        let (host, guest) = tokio::io::duplex(64);
+        drop(host);
+        events.serve(guest).await.unwrap();
+        assert_eq!(introduced[..4], libc::IN_Q_OVERFLOW.to_ne_bytes());
+        assert_eq!(std::fs::read(&module).unwrap(), introduced.repeat(2));
     }
 
     #[test]
