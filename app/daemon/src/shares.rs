@@ -16,6 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use slipway_api::{Mount, MountOrigin, MountRequest, Mounts, Problem, paths::Paths};
 use slipway_protocol::v1;
+use slipway_settings::paths::HOME;
 use slipway_share::{
     guest_path,
     wire::{Answer, Call, Export},
@@ -28,9 +29,11 @@ use crate::{config, guest::Inside};
 mod binds;
 mod containers;
 mod json;
+mod naming;
 mod review;
 
 pub(crate) use containers::follow;
+use naming::Naming;
 pub(crate) use review::Reviewer;
 
 /// Something that is shared besides the home.
@@ -69,6 +72,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Shares {
     paths: Paths,
+    naming: Naming,
     state: Mutex<State>,
 }
 
@@ -83,7 +87,7 @@ fn not_shareable(path: &Path, why: impl Into<String>) -> Problem {
 
 impl Shares {
     pub(crate) fn new(paths: Paths) -> Self {
-        Self { paths, state: Mutex::default() }
+        Self { paths, naming: Naming::HERE, state: Mutex::default() }
     }
 
     fn file(&self) -> PathBuf {
@@ -112,8 +116,8 @@ impl Shares {
     /// The person's home, when it is shared.
     fn home(&self) -> Option<PathBuf> {
         let shared = config::with(&self.paths, &[]).is_ok_and(|settings| settings.share_home);
-        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|_| shared)?;
-        let home = home.canonicalize().ok()?;
+        let home = std::env::var_os(HOME).map(PathBuf::from).filter(|_| shared)?;
+        let home = self.naming.canonical(&home).ok()?;
         (guest_path::whose(&home) == guest_path::Whose::Host && home != Path::new("/")).then_some(home)
     }
 
@@ -200,7 +204,7 @@ impl Shares {
         let table = self.table()?;
         let state = self.state.lock().await;
         let mounts = table.into_iter().map(|(export, origin)| Mount {
-            guest_path: guest_path::in_guest(&export.path),
+            guest_path: self.naming.in_guest(&export.path),
             problem: state.failed.get(&export.id).cloned(),
             watched: state.watched.iter().filter(|path| path.starts_with(&export.path)).cloned().collect(),
             read_only: export.read_only,
@@ -244,7 +248,7 @@ impl Shares {
 
     /// Shares one no longer. Containers that use it get errors.
     pub(crate) async fn remove(&self, path: &Path) -> Result<Mounts, Problem> {
-        let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let canonical = self.naming.canonical(path).unwrap_or_else(|_| path.to_owned());
         if self.home().as_deref() == Some(&canonical)
             && !self.read()?.iter().any(|entry| entry.path == canonical)
         {
@@ -272,10 +276,11 @@ impl Shares {
         self.bring().await.map(|()| true)
     }
 
-    /// What holds the host's `path`, which has no links in it.
+    /// What holds the host's `path`, which has no links in it. Told by the guest's paths, which are written alike for every host.
     fn holder(&self, path: &Path) -> Result<Option<Export>, Problem> {
-        let holding =
-            self.table()?.into_iter().map(|(export, _)| export).filter(|e| path.starts_with(&e.path));
+        let there = self.naming.in_guest(path);
+        let holds = |export: &Export| there.starts_with(self.naming.in_guest(&export.path));
+        let holding = self.table()?.into_iter().map(|(export, _)| export).filter(holds);
         Ok(holding.max_by_key(|export| export.path.as_os_str().len()))
     }
 }
@@ -295,7 +300,7 @@ fn refused(answer: &Answer) -> Problem {
 fn share(export: &Export) -> v1::Share {
     v1::Share {
         id: export.id.clone(),
-        path: guest_path::in_guest(&export.path).into_os_string().into_encoded_bytes(),
+        path: Naming::HERE.in_guest(&export.path).into_os_string().into_encoded_bytes(),
         read_only: export.read_only,
         file: !export.path.is_dir(),
     }
@@ -306,7 +311,7 @@ fn shareable(path: &Path) -> Result<PathBuf, Problem> {
     if !path.is_absolute() {
         return Err(not_shareable(path, "it is not absolute"));
     }
-    let real = path.canonicalize().map_err(|error| not_shareable(path, error.to_string()))?;
+    let real = Naming::HERE.canonical(path).map_err(|error| not_shareable(path, error.to_string()))?;
     if real.to_str().is_none() {
         return Err(not_shareable(path, "its name is not UTF-8, and Docker cannot name it either"));
     }

@@ -12,6 +12,7 @@
 //! [`wire`] is what the shim says, [`server`] the outer process, the rest its parts.
 #![allow(unsafe_code)] // Namespaces, capabilities and detached mounts have no safe wrapper everywhere.
 
+pub mod bind_source;
 pub mod guest_path;
 #[cfg(target_os = "linux")]
 pub mod packets;

@@ -1,11 +1,10 @@
 //! Runs a machine with Windows' Host Compute Service (HCS), the part of Hyper-V that WSL and containers stand on.
 //!
-//! What is data is made and read on every system, and tested on each: the [`document`] of a machine, why it [`exit`]ed, the
-//! [`vhd`] that a disk image must be, and the [`bind_source`] that a Windows client names. The calls are Windows' alone.
+//! What is data is made and read on every system, and tested on each: the [`document`] of a machine, why it [`exit`]ed, and
+//! the [`vhd`] that a disk image must be. The calls are Windows' alone.
 
 #![cfg_attr(windows, allow(unsafe_code))] // HCS is a library of C functions.
 
-pub mod bind_source;
 pub mod document;
 #[cfg(windows)]
 mod driver;

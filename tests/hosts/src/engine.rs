@@ -1,4 +1,5 @@
-//! Plays the engine: answers `_ping`, and attaches to containers that each end their stream in another way.
+//! Plays the engine: answers `_ping`, says of a container to be created what it was asked for, and attaches to containers that
+//! each end their stream in another way.
 //!
 //! | container | what it does once attached |
 //! |---|---|
@@ -31,10 +32,16 @@ pub(crate) fn serve(listener: &UnixListener) {
 
 fn answer(mut stream: UnixStream) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    let mut head = String::new();
+    let (mut head, mut length) = (String::new(), 0);
     while !head.ends_with("\r\n\r\n") {
+        let start = head.len();
         if reader.read_line(&mut head)? == 0 {
             return Ok(());
+        }
+        if let Some((name, value)) = head[start..].split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().unwrap_or(0);
         }
     }
     let mut words = head.split(' ');
@@ -46,6 +53,11 @@ fn answer(mut stream: UnixStream) -> io::Result<()> {
         ("GET", "/heard", _) => {
             let heard = HEARD.lock().unwrap_or_else(PoisonError::into_inner).take();
             say(&mut stream, "200 OK", &heard.map_or_else(|| "nothing yet".into(), |count| count.to_string()))
+        }
+        ("POST", path, None) if path.ends_with("/containers/create") => {
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body)?;
+            say(&mut stream, "201 Created", &String::from_utf8_lossy(&body))
         }
         ("POST", _, Some(container)) => attached(stream, reader, container),
         _ => say(&mut stream, "404 Not Found", r#"{"message":"page not found"}"#),

@@ -1,30 +1,41 @@
 //! Which folders of the host a request to the engine names, and how to name others in it. Pure.
 
 use slipway_relay::http::Kind;
-use slipway_share::guest_path;
 
-use super::json::Json;
+use super::{json::Json, naming::Naming};
 
 /// A folder of the host that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Source {
-    /// Absolute.
+    /// As the request writes it; a path of the host's system, or what is wrong with one.
     pub(super) path: String,
     /// The engine makes it where it is not there, as `-v` does and `--mount` does not.
     pub(super) made: bool,
 }
 
-type See<'a> = dyn FnMut(&Source) -> Option<String> + 'a;
+/// What takes a source's place; the source need not be a path.
+type See<'a> = dyn FnMut(&str, bool) -> Option<String> + 'a;
 
 /// Calls `see` with every source; what it returns takes the source's place. True when something was replaced.
-pub(super) fn visit(kind: Kind, body: &mut Json, see: &mut See<'_>) -> bool {
+pub(super) fn visit(
+    kind: Kind,
+    naming: Naming,
+    body: &mut Json,
+    see: &mut dyn FnMut(&Source) -> Option<String>,
+) -> bool {
+    let see = &mut |path: &str, made| {
+        let path = naming.read(path).map(|_| path.to_owned())?;
+        see(&Source { path, made })
+    };
     let mut changed = false;
     match kind {
         Kind::Container => {
             for host in body.fields("HostConfig") {
                 for bind in host.fields("Binds").flat_map(Json::items) {
-                    let Some((source, rest)) = bind.text().and_then(split) else { continue };
-                    if let Some(other) = see(&Source { path: source.to_owned(), made: true }) {
+                    let Some((source, rest)) = bind.text().and_then(|bind| naming.split(bind)) else {
+                        continue;
+                    };
+                    if let Some(other) = see(source, true) {
                         *bind = Json::Text(format!("{other}{rest}"));
                         changed = true;
                     }
@@ -53,23 +64,13 @@ pub(super) fn visit(kind: Kind, body: &mut Json, see: &mut See<'_>) -> bool {
     changed
 }
 
-/// `SOURCE:TARGET[:OPTIONS]` into source and the rest, when the source is a path and no volume's name.
-fn split(bind: &str) -> Option<(&str, &str)> {
-    // The engine splits at every colon, so a source with one cannot be said in this form.
-    let at = bind.find(':').filter(|_| bind.starts_with('/'))?;
-    Some(bind.split_at(at))
-}
-
 fn texts<'a>(values: impl Iterator<Item = &'a mut Json>) -> Vec<String> {
     values.filter_map(|value| value.text().map(str::to_owned)).collect()
 }
 
-/// A place's text, when it is a path, seen and maybe replaced.
+/// A place's text, seen and maybe replaced.
 fn place(value: &mut Json, made: bool, see: &mut See<'_>) -> bool {
-    let Some(path) = value.text().filter(|path| path.starts_with('/')).map(str::to_owned) else {
-        return false;
-    };
-    match see(&Source { path, made }) {
+    match value.text().and_then(|path| see(path, made)) {
         Some(other) => {
             *value = Json::Text(other);
             true
@@ -117,25 +118,6 @@ fn options(drivers: &[String], options: &mut Json, see: &mut See<'_>) -> bool {
     changed
 }
 
-/// The engine's own way with a path: `//a/./b/../c/` is `/a/c`.
-pub(super) fn clean(path: &str) -> std::path::PathBuf {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    std::path::Path::new("/").join(parts.join("/"))
-}
-
-/// A path of the guest as it is on the host.
-pub(super) fn on_host(path: &std::path::Path) -> std::path::PathBuf {
-    path.strip_prefix(guest_path::ASIDE)
-        .map_or_else(|_| path.to_owned(), |rest| std::path::Path::new("/").join(rest))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -153,7 +135,7 @@ mod tests {
 
     fn said(kind: Kind, body: &str) -> Vec<(String, bool)> {
         let (mut found, mut body) = (Vec::new(), read(body));
-        let changed = visit(kind, &mut body, &mut |source| {
+        let changed = visit(kind, Naming::Unix, &mut body, &mut |source| {
             found.push((source.path.clone(), source.made));
             None
         });
@@ -224,7 +206,7 @@ mod tests {
         let body =
             json!({ "Image": "x", "HostConfig": { "Binds": ["/etc/localtime:/etc/localtime:ro", "/a:/b"] } });
         let mut body = read(&body.to_string());
-        let changed = visit(Kind::Container, &mut body, &mut |source| {
+        let changed = visit(Kind::Container, Naming::Unix, &mut body, &mut |source| {
             (source.path == "/etc/localtime").then(|| "/run/host/etc/localtime".into())
         });
         let expected = json!(["/run/host/etc/localtime:/etc/localtime:ro", "/a:/b"]);
@@ -232,19 +214,13 @@ mod tests {
         assert!(changed && body["HostConfig"]["Binds"] == expected && body["Image"] == "x", "{body}");
     }
 
-    #[test]
-    fn paths_are_cleaned_as_the_engine_does() {
-        for (path, is) in [("//a/./b/../c/", "/a/c"), ("/..", "/"), ("/a b", "/a b")] {
-            assert_eq!(clean(path), std::path::Path::new(is));
-        }
-    }
-
     proptest! {
         #[test]
-        fn no_body_makes_it_panic(text in "[\\[\\]{}\":,a-zA-Z0-9/ ]{0,200}", kind in 0..3usize) {
+        fn no_body_makes_it_panic(text in "[\\[\\]{}\":,a-zA-Z0-9/\\\\ ]{0,200}", kind in 0..3usize, windows: bool) {
             if let Ok(mut body) = Json::parse(text.as_bytes()) {
                 let kind = [Kind::Container, Kind::Service, Kind::Volume][kind];
-                visit(kind, &mut body, &mut |_| Some("/x".into()));
+                let naming = if windows { Naming::Windows } else { Naming::Unix };
+                visit(kind, naming, &mut body, &mut |_| Some("/x".into()));
             }
         }
     }

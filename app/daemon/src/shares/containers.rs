@@ -10,7 +10,7 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
-use super::{Shares, binds::on_host};
+use super::Shares;
 use crate::{
     board::Board,
     config,
@@ -105,7 +105,7 @@ async fn mounted(shim: &ShimClient) -> Result<BTreeSet<PathBuf>, Error> {
 
 impl Shares {
     async fn watch(&self, shim: &ShimClient, mounted: BTreeSet<PathBuf>, board: &Board) -> Result<(), Error> {
-        let real = mounted.iter().filter_map(|path| on_host(path).canonicalize().ok());
+        let real = mounted.iter().filter_map(|path| self.naming.canonical(&self.naming.on_host(path)).ok());
         let held = |path: &PathBuf| self.holder(path).is_ok_and(|holder| holder.is_some());
         let paths: BTreeSet<PathBuf> = real.filter(held).collect();
         let paths: Vec<PathBuf> = paths.into_iter().collect();

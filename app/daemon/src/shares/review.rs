@@ -10,7 +10,6 @@ use std::{
 
 use slipway_api::{Problem, paths::Paths};
 use slipway_relay::http::{Review, Verdict, creates};
-use slipway_share::guest_path::{self, Whose};
 use slipway_shim::client::{Asked, ShimClient};
 use tokio::{sync::mpsc, task::JoinSet};
 
@@ -18,6 +17,7 @@ use super::{
     Entry, Shares,
     binds::{self, Source},
     json::Json,
+    naming::{Named, Naming},
     shareable,
 };
 use crate::config;
@@ -27,6 +27,8 @@ use crate::config;
 pub(crate) struct Reviewer {
     shares: Arc<Shares>,
     paths: Paths,
+    /// What the host says of a path. Tests of another system's paths have words of their own.
+    look: fn(Naming, &Path) -> std::io::Result<Real>,
 }
 
 fn refuse(message: String) -> Verdict {
@@ -35,7 +37,7 @@ fn refuse(message: String) -> Verdict {
 
 impl Reviewer {
     pub(crate) fn new(shares: Arc<Shares>, paths: Paths) -> Self {
-        Self { shares, paths }
+        Self { shares, paths, look: real }
     }
 
     /// Judges what the shim asks, several at once, until it has no more.
@@ -65,8 +67,9 @@ impl Reviewer {
             Ok(body) => body,
             Err(error) => return refuse(format!("invalid JSON: {error}")),
         };
+        let naming = self.shares.naming;
         let mut sources = Vec::new();
-        binds::visit(kind, &mut body, &mut |source| {
+        binds::visit(kind, naming, &mut body, &mut |source| {
             sources.push(source.clone());
             None
         });
@@ -81,7 +84,7 @@ impl Reviewer {
         if replaced.is_empty() {
             return Verdict::Pass;
         }
-        binds::visit(kind, &mut body, &mut |source| {
+        binds::visit(kind, naming, &mut body, &mut |source| {
             replaced.iter().find(|(path, _)| *path == source.path).map(|(_, other)| other.clone())
         });
         match serde_json::to_vec(&body) {
@@ -92,33 +95,37 @@ impl Reviewer {
 
     /// Sees to it that the guest finds the source; what is to be named instead, if something.
     async fn allow(&self, source: &Source) -> Result<Option<String>, Problem> {
-        let named = binds::clean(&source.path);
-        match guest_path::whose(&named) {
-            Whose::Machine => return Ok(None),
-            Whose::Neither if named.exists() => {
-                return Err(Problem::new(
-                    "mount-path",
-                    format!(
-                        "{} cannot be shared: the machine has a folder of its own there",
-                        named.display()
-                    ),
-                ));
+        let naming = self.shares.naming;
+        let wrong = |message: String| Err(Problem::new("mount-path", message));
+        let named = match naming.read(&source.path) {
+            Some(Ok(Named::Host(path))) => path,
+            Some(Ok(Named::Neither(path))) if path.exists() => {
+                let shown = path.display();
+                return wrong(format!("{shown} cannot be shared: the machine has a folder of its own there"));
             }
-            Whose::Neither => return Ok(None),
-            Whose::Host => {}
-        }
-        let real = real(&named).map_err(|error| {
-            Problem::new("mount-path", format!("{} cannot be read: {error}", named.display()))
-        })?;
-        // Both ends: the guest walks the same links.
-        for path in [&named, &real.path] {
+            Some(Ok(Named::Neither(_) | Named::Machine)) | None => return Ok(None),
+            Some(Err(refused)) => return wrong(refused.to_string()),
+        };
+        let real = match (self.look)(naming, &named) {
+            Ok(real) => real,
+            Err(error) => return wrong(format!("{} cannot be read: {error}", named.display())),
+        };
+        let ends = match naming {
+            // Both: the guest walks the same links.
+            Naming::Unix => vec![&named, &real.path],
+            // The guest's paths have one spelling only, and the host follows the links.
+            Naming::Windows => vec![&real.path],
+        };
+        for path in &ends {
             if self.shares.holder(path)?.is_none() {
                 self.share(path, &real, source.made).await?;
             }
         }
         // A new folder is made by the engine, through the share.
-        let there = guest_path::in_guest(&named);
-        Ok((there != named).then(|| there.to_string_lossy().into_owned()))
+        let there = naming.in_guest(ends[0]);
+        let changed = ends[0] != &there;
+        let there = there.to_string_lossy().into_owned();
+        Ok((changed && there != source.path).then_some(there))
     }
 
     async fn share(&self, path: &Path, real: &Real, made: bool) -> Result<(), Problem> {
@@ -130,7 +137,7 @@ impl Reviewer {
         }
         if policy != "share" {
             return Err(Problem::new("mount-not-shared", format!("{shown} is not shared with Slipway"))
-                .hint(format!("slipway mount add {}", quoted(path))));
+                .hint(format!("slipway mount add {}", self.shares.naming.quoted(path))));
         }
         if !real.exists {
             // As the engine would: it makes the folder that is not there.
@@ -156,13 +163,13 @@ struct Real {
     exists: bool,
 }
 
-fn real(path: &Path) -> std::io::Result<Real> {
-    match path.canonicalize() {
+fn real(naming: Naming, path: &Path) -> std::io::Result<Real> {
+    match naming.canonical(path) {
         Ok(path) => Ok(Real { path, exists: true }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // The part that is there, and what is to come below it.
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
-            Ok(Real { path: real(parent)?.path.join(name), exists: false })
+            Ok(Real { path: real(naming, parent)?.path.join(name), exists: false })
         }
         Err(error) => Err(error),
     }
@@ -172,13 +179,6 @@ fn told(problem: &Problem) -> String {
     let causes: String = problem.causes.iter().map(|cause| format!(": {cause}")).collect();
     let hint = problem.hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
     format!("{}{causes}{hint}", problem.message)
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%".contains(c);
-    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
@@ -308,10 +308,110 @@ mod tests {
             assert!(String::from_utf8_lossy(&body).contains("/run/host/etc/hostname:/h:ro"));
         }
     }
+    /// As on a Windows host that shares `C:\Users\me`.
+    fn on_windows(dir: &Path) -> Reviewer {
+        let paths = crate::paths_in(dir);
+        std::fs::write(paths.settings_file(), "[shares]\nhome = false\n").expect("writes");
+        let mut shares = Shares::new(paths.clone());
+        shares.naming = Naming::Windows;
+        let shared = Entry { path: r"C:\Users\me".into(), read_only: false, on_demand: false };
+        shares.write(&[shared]).expect("writes");
+        let look = |_, path: &Path| {
+            let real = match path.to_str().expect("text") {
+                r"c:\users\ME\x" | r"C:\users\ME\x" => r"C:\Users\me\x",
+                r"C:\Users\me\link" => r"D:\secret files",
+                r"C:\link" => r"C:\Users\me\x",
+                other => other,
+            };
+            Ok(Real { path: real.into(), exists: true })
+        };
+        Reviewer { look, ..Reviewer::new(Arc::new(shares), paths) }
+    }
 
-    #[test]
-    fn a_path_is_said_as_a_shell_takes_it() {
-        assert_eq!(quoted(Path::new("/srv/data")), "/srv/data");
-        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    #[tokio::test]
+    async fn a_windows_path_is_named_as_the_guest_has_it() {
+        let (_dir, dir) = dir();
+        let reviewer = on_windows(&dir);
+        for (bind, becomes) in [
+            (r"C:\Users\me\x:/app", "/c/Users/me/x:/app"),
+            (r"C:\Users\me\x:/app:ro,z", "/c/Users/me/x:/app:ro,z"),
+            ("c:/Users/me/x/../y z:/app", "/c/Users/me/y z:/app"),
+            ("//c/Users/me:/app", "/c/Users/me:/app"),
+            (r"\\?\C:\Users\me\x:/app", "/c/Users/me/x:/app"),
+            // Windows finds it in any case, the guest does not.
+            ("/c/users/ME/x:/app", "/c/Users/me/x:/app"),
+            (r"C:\link:/app", "/c/Users/me/x:/app"),
+        ] {
+            let Verdict::Replace(body) = create(&reviewer, &[bind.into(), "v:/y".into()]).await else {
+                panic!("{bind}")
+            };
+            let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(body["HostConfig"]["Binds"], serde_json::json!([becomes, "v:/y"]));
+        }
+        for bind in
+            ["/c/Users/me/x:/app", "volume:/app", "/var/run/docker.sock:/x", "//var/run/docker.sock:/x"]
+        {
+            assert_eq!(create(&reviewer, &[bind.into()]).await, Verdict::Pass, "{bind}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_windows_host_cannot_share_is_refused_with_its_reason() {
+        let (_dir, dir) = dir();
+        let reviewer = on_windows(&dir);
+        for (bind, why) in [
+            (r"\\nas\home\me:/app", "network share"),
+            ("//nas/home/me:/app", "network share"),
+            ("/home/me:/app", "write the whole path with its drive"),
+            (r".\x:/app", "write the whole path with its drive"),
+            (r"C:\Users\me\nul:/app", "device of Windows"),
+            (r"C:\Users\me\a?b:/app", "cannot be a path on Windows"),
+            (
+                r"C:\Users\you:/app",
+                "C:\\Users\\you is not shared with Slipway\nhint: slipway mount add C:\\Users\\you",
+            ),
+            (r"C:\Users\meet:/app", "is not shared"),
+            (
+                r"C:\Users\me\link:/app",
+                "D:\\secret files is not shared with Slipway\nhint: slipway mount add \"D:\\secret files\"",
+            ),
+        ] {
+            let verdict = create(&reviewer, &[r"C:\Users\me:/fine".into(), bind.into()]).await;
+            let Verdict::Refuse { status: 400, message } = verdict else { panic!("{bind}: {verdict:?}") };
+            assert!(message.contains(why), "{bind}: {message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_request_that_names_a_windows_folder_is_judged() {
+        let (_dir, dir) = dir();
+        let reviewer = on_windows(&dir);
+        let bind = |path: &str| serde_json::json!([{ "Type": "bind", "Source": path, "Target": "/x" }]);
+        let options = |path: &str| serde_json::json!({ "type": "none", "o": "bind", "device": path });
+        let bodies = |path: &str| {
+            let config = serde_json::json!({ "Name": "local", "Options": options(path) });
+            let volume = serde_json::json!([{ "Type": "volume", "Source": "v", "VolumeOptions": { "DriverConfig": config } }]);
+            [
+                ("/containers/create", serde_json::json!({ "HostConfig": { "Mounts": bind(path) } })),
+                ("/containers/create", serde_json::json!({ "HostConfig": { "Mounts": volume } })),
+                (
+                    "/services/create",
+                    serde_json::json!({ "TaskTemplate": { "ContainerSpec": { "Mounts": bind(path) } } }),
+                ),
+                ("/volumes/create", serde_json::json!({ "Name": "v", "DriverOpts": options(path) })),
+            ]
+        };
+        let wanted = bodies("/c/Users/me/x");
+        for ((path, body), (_, wanted)) in bodies(r"C:\Users\me\x").into_iter().zip(wanted) {
+            let asked = Review { path: path.into(), body: body.to_string().into_bytes() };
+            let Verdict::Replace(got) = reviewer.judge(&asked).await else { panic!("{path} {body}") };
+            assert_eq!(serde_json::from_slice::<serde_json::Value>(&got).expect("JSON"), wanted);
+        }
+        for (path, body) in bodies(r"\\nas\home") {
+            let asked = Review { path: path.into(), body: body.to_string().into_bytes() };
+            let verdict = reviewer.judge(&asked).await;
+            let Verdict::Refuse { message, .. } = verdict else { panic!("{path} {body}: {verdict:?}") };
+            assert!(message.contains(r"`\\nas\home` is on a network share"), "{message}");
+        }
     }
 }

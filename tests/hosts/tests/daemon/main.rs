@@ -51,6 +51,7 @@ fn story(stage: &mut Stage) {
     settings(stage);
     start(stage);
     requests(stage);
+    folders(stage);
     half_closes(stage);
     another_daemon(stage);
     stop(stage);
@@ -73,6 +74,7 @@ fn start(stage: &Stage) {
     let refused = stage.refused(&["start"]);
     assert!(refused.contains("guest image") && refused.contains("slipway image install"), "{refused}");
     stage.image();
+    stage.slipway(&["mount", "add", &stage.folder().to_string_lossy()]);
     if cfg!(windows) {
         let refused = stage.refused(&["start"]);
         assert!(refused.contains("New-VHD") && refused.contains("data.vhdx"), "{refused}");
@@ -92,6 +94,39 @@ fn requests(stage: &Stage) {
     for _ in 0..20 {
         let answer = stage.ask("GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("OK"), "{answer}");
+    }
+}
+
+/// A folder of this system in a request is what the guest has, or the request is refused with what to do.
+fn folders(stage: &Stage) {
+    let (shared, other) = (stage.folder(), tempfile::tempdir().expect("folder"));
+    let create = |source: &str| {
+        stage.create(&serde_json::json!({ "HostConfig": { "Binds": [format!("{source}:/x:ro")] } }))
+    };
+    let there = shared.to_str().expect("text");
+    let there = if cfg!(windows) {
+        let (drive, rest) = there.split_once(':').expect("a drive");
+        format!("/{}{}", drive.to_lowercase(), rest.replace('\\', "/"))
+    } else {
+        there.to_owned()
+    };
+    let mut spellings = vec![shared.to_str().expect("text").to_owned(), there.clone()];
+    if cfg!(windows) {
+        spellings.extend([shared.to_str().expect("text").to_uppercase(), format!("/{there}")]);
+    }
+    for source in spellings {
+        let answer = create(&source);
+        let asked_for = format!(r#"{{"HostConfig":{{"Binds":["{there}:/x:ro"]}}}}"#);
+        assert!(answer.starts_with("HTTP/1.1 201") && answer.ends_with(&asked_for), "{source}: {answer}");
+    }
+    let refused = |source: &str, why: &str| {
+        let answer = create(source);
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains(why), "{source}: {answer}");
+    };
+    refused(&other.path().to_string_lossy(), "is not shared with Slipway");
+    if cfg!(windows) {
+        refused(r"\\nas\home", "is on a network share");
+        refused("/home/me", "write the whole path with its drive");
     }
 }
 

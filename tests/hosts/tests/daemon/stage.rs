@@ -160,6 +160,15 @@ impl Stage {
         self.slipway(&["image", "install", &dir.to_string_lossy(), "--trust-key"]);
     }
 
+    /// One that is shared, as its own disk writes it.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let folder = self.dir.path().join("Some folder");
+        fs::create_dir_all(&folder).expect("made");
+        let real = folder.canonicalize().expect("there");
+        // Windows' own longer form is what nobody writes.
+        real.to_str().expect("text").trim_start_matches(r"\\?\").into()
+    }
+
     /// Stands for the one that a person makes.
     pub(crate) fn data_disk(&self) {
         let disk = self.paths().data_disk();
@@ -170,6 +179,31 @@ impl Stage {
     /// One request to the engine, and all of its answer.
     pub(crate) fn ask(&self, request: &str) -> String {
         self.exchange(&self.paths().docker_sock(), request)
+    }
+
+    /// Asks the engine for a container as docker does, on a connection that stays; the answer with its head.
+    pub(crate) fn create(&self, container: &Value) -> String {
+        let body = container.to_string();
+        let request = format!(
+            "POST /v1.51/containers/create HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = self.within(async {
+            let mut stream = endpoint::connect(&self.paths().docker_sock()).await.expect("connects");
+            stream.write_all(request.as_bytes()).await.expect("asked");
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                answer.push(stream.read_u8().await.expect("a head"));
+            }
+            let head = String::from_utf8_lossy(&answer).to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.and_then(|length| length.parse().ok()).expect("a length");
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).await.expect("a body");
+            [answer, body].concat()
+        });
+        String::from_utf8(answer).expect("text")
     }
 
     fn api(&self, request: &str) -> String {
