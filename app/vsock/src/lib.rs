@@ -12,6 +12,8 @@ pub mod copy;
 #[cfg(unix)]
 pub mod dial;
 pub mod endpoint;
+#[cfg(windows)]
+pub mod exclusive;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod memory;

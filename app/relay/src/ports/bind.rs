@@ -119,9 +119,9 @@ fn open(host: SocketAddr, protocol: Protocol) -> io::Result<Socket> {
         // The engine asks for each family on its own.
         socket.set_only_v6(true)?;
     }
+    system::takes_alone(&socket, protocol)?;
     match protocol {
         Protocol::Tcp => {
-            system::takes_alone(&socket)?;
             socket.bind(&host.into())?;
             socket.listen(BACKLOG)?;
         }

@@ -6,6 +6,7 @@ use slipway_protocol::{
     v1,
 };
 use slipway_vsock::memory::{Fault, MemoryTransport};
+use socket2::{Domain, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{TcpStream, UdpSocket},
@@ -111,6 +112,23 @@ async fn a_taken_port_names_who_holds_it_and_is_free_as_soon_as_it_is_withdrawn(
         assert!(publisher.withdraw(2).await && !publisher.withdraw(2).await);
     }
     assert!(publisher.list().is_empty());
+}
+
+#[tokio::test]
+async fn a_published_port_can_be_shared_or_stolen_by_nobody() {
+    let (_guest, publisher) = guest();
+    for (id, protocol, kind) in [(1, Protocol::Tcp, Type::STREAM), (2, Protocol::Udp, Type::DGRAM)] {
+        let host = free(protocol, "127.0.0.1");
+        publisher.publish(spec(id, protocol, host)).expect("listens");
+        let thief = Socket::new(Domain::IPV4, kind, None).expect("a socket");
+        // On Windows this is the wish to have what another one has.
+        thief.set_reuse_address(true).expect("set");
+        let stolen = thief.bind(&host.into()).and_then(|()| match protocol {
+            Protocol::Tcp => thief.listen(1),
+            Protocol::Udp => Ok(()),
+        });
+        stolen.expect_err("it is ours");
+    }
 }
 
 #[tokio::test]

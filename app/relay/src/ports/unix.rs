@@ -10,8 +10,11 @@ use super::{Holder, Protocol};
 pub(super) const NO_SUCH_FAMILY: i32 = libc::EAFNOSUPPORT;
 
 /// Connections that linger from the last time are no reason to wait. Never with UDP: there it shares the port.
-pub(super) fn takes_alone(socket: &Socket) -> io::Result<()> {
-    socket.set_reuse_address(true)
+pub(super) fn takes_alone(socket: &Socket, protocol: Protocol) -> io::Result<()> {
+    match protocol {
+        Protocol::Tcp => socket.set_reuse_address(true),
+        Protocol::Udp => Ok(()),
+    }
 }
 
 /// What to do about a port that this user may not have.
