@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 
-use super::{Protocol, system};
+use super::{Protocol, holder, system};
 
 /// Connections that the kernel holds while we hand others over.
 const BACKLOG: i32 = 4096;
@@ -101,8 +101,12 @@ fn socket(host: SocketAddr, protocol: Protocol) -> Result<Option<Socket>, BindEr
         kind if (kind == AddrNotAvailable || no_family) && host.is_ipv6() && host.ip().is_unspecified() => {
             Ok(None)
         }
-        AddrInUse => Err(BindError::InUse { host, holder: system::holder(host, protocol) }),
-        PermissionDenied => Err(BindError::Denied { host }),
+        AddrInUse => Err(BindError::InUse { host, holder: holder::find(host, protocol) }),
+        // Windows says it of a port, too, that somebody shares with nobody.
+        PermissionDenied => match holder::find(host, protocol) {
+            Some(holder) => Err(BindError::InUse { host, holder: Some(holder) }),
+            None => Err(BindError::Denied { host }),
+        },
         kind if kind == AddrNotAvailable || no_family => Err(BindError::NoAddress { host }),
         _ => Err(BindError::Io { host, source: error }),
     }

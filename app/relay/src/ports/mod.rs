@@ -11,8 +11,7 @@
 //! ```
 
 mod bind;
-#[cfg(target_os = "linux")]
-mod holder_linux;
+mod holder;
 #[cfg_attr(unix, path = "unix.rs")]
 #[cfg_attr(windows, path = "windows.rs")]
 mod system;

@@ -1,11 +1,11 @@
 //! Windows: what differs by system of the listening sockets.
 
-use std::{io, net::SocketAddr, os::windows::io::AsSocket};
+use std::{io, os::windows::io::AsSocket};
 
 use slipway_vsock::exclusive;
 use socket2::Socket;
 
-use super::{Holder, Protocol};
+use super::Protocol;
 
 /// The error of a family of addresses that the system has not: `WSAEAFNOSUPPORT`.
 pub(super) const NO_SUCH_FAMILY: i32 = 10047;
@@ -20,11 +20,6 @@ pub(super) fn takes_alone(socket: &Socket, _protocol: Protocol) -> io::Result<()
 pub(super) fn denied_hint(_port: u16) -> String {
     "publish another port; `netsh interface ipv4 show excludedportrange protocol=tcp` lists those that Windows keeps for itself"
         .to_owned()
-}
-
-/// Nobody is found here yet.
-pub(super) fn holder(_host: SocketAddr, _protocol: Protocol) -> Option<Holder> {
-    None
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@ use std::{
     path::Path,
 };
 
-use super::{Holder, Protocol};
+use super::in_the_way;
+use crate::ports::{Holder, Protocol};
 
 /// State of a listening TCP socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
 
 /// Looks for it; `None` when this user may not see.
-pub(super) fn find(host: SocketAddr, protocol: Protocol) -> Option<Holder> {
+pub(in super::super) fn find(host: SocketAddr, protocol: Protocol) -> Option<Holder> {
     let tables = match protocol {
         Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
         Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
@@ -62,18 +63,7 @@ fn inode(line: &str, host: SocketAddr, protocol: Protocol) -> Option<&str> {
         return None;
     }
     let address = parse(address)?;
-    let in_the_way = match (address, host.ip()) {
-        (IpAddr::V4(there), IpAddr::V4(here)) => {
-            there == here || there.is_unspecified() || here.is_unspecified()
-        }
-        (IpAddr::V6(there), IpAddr::V6(here)) => {
-            there == here || there.is_unspecified() || here.is_unspecified()
-        }
-        // One socket of `::` takes IPv4 as well, unless told otherwise; the table does not say.
-        (IpAddr::V6(there), IpAddr::V4(_)) => there.is_unspecified(),
-        (IpAddr::V4(_), IpAddr::V6(_)) => false,
-    };
-    in_the_way.then(|| fields.nth(5)).flatten()
+    in_the_way(address, host.ip()).then(|| fields.nth(5)).flatten()
 }
 
 /// The kernel writes addresses as words of the machine's own byte order.
@@ -96,24 +86,6 @@ fn parse(hex: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn our_own_socket_is_found_by_any_address_that_it_stands_in_the_way_of() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
-        let port = listener.local_addr().expect("address").port();
-        let pid = std::process::id();
-        for host in ["127.0.0.1", "0.0.0.0"] {
-            let found = find(SocketAddr::new(host.parse().expect("address"), port), Protocol::Tcp);
-            assert_eq!(found.map(|holder| holder.pid), Some(pid), "{host}");
-        }
-        let other = SocketAddr::new(Ipv4Addr::new(127, 0, 0, 2).into(), port);
-        assert_eq!(find(other, Protocol::Tcp), None, "another address is free");
-        assert_eq!(
-            find(listener.local_addr().expect("address"), Protocol::Udp),
-            None,
-            "another protocol, too"
-        );
-    }
 
     #[test]
     fn lines_of_any_shape_are_survived() {
