@@ -58,8 +58,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     // Daemon and shim are named by `inner.rs` alone, which starts them; a test below says so.
     ("slipway", &["slipway-api", "slipway-daemon", "slipway-share", "slipway-shim"]),
-    // The window is a client like the verbs.
-    ("slipway-desktop", &["slipway-api"]),
+    // The window is a client like the verbs, and of the engine too: how its endpoint is opened and half-closed is vsock's to know.
+    ("slipway-desktop", &["slipway-api", "slipway-vsock"]),
     ("slipway-image", &["slipway-manifest"]),
     ("slipway-welcome", &[]),
     ("slipway-tests", &[]),

@@ -16,6 +16,7 @@ use docker_credential::{CredentialRetrievalError, DockerCredential, get_credenti
 use hyper::{Method, Uri, header::HeaderValue, http::uri::PathAndQuery};
 use percent_encoding::percent_decode_str;
 use serde_json::json;
+use slipway_api::paths::HOME;
 
 /// Docker Hub, as docker's configuration calls it.
 const HUB: &str = "https://index.docker.io/v1/";
@@ -47,7 +48,7 @@ pub(crate) fn header(method: &Method, path: &PathAndQuery, config_dir: &Path) ->
 /// The folder of docker's configuration of this process.
 pub(crate) fn config_dir() -> Option<PathBuf> {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    var("DOCKER_CONFIG").or_else(|| Some(var("HOME")?.join(".docker")))
+    var("DOCKER_CONFIG").or_else(|| Some(var(HOME)?.join(".docker")))
 }
 
 /// The image that a request pulls or pushes.

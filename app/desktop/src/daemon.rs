@@ -10,7 +10,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The program `slipway`: beside this one, or the first in the `PATH`.
 pub fn program() -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("slipway")));
+    let name = format!("slipway{}", std::env::consts::EXE_SUFFIX);
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(name));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| "slipway".into())
 }
 

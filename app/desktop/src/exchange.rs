@@ -1,6 +1,6 @@
-//! One request over one connection of its own to a unix socket.
+//! One request over one connection of its own, to a unix socket or a named pipe.
 //!
-//! The answer owns the connection: dropping it closes the socket, and whoever answers sees that nobody listens any more.
+//! The answer owns the connection: dropping it closes it, and whoever answers sees that nobody listens any more.
 
 use std::{
     io,
@@ -17,10 +17,8 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
-};
+use slipway_vsock::endpoint;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Why there is no answer.
@@ -66,7 +64,7 @@ pub(crate) async fn exchange(
     socket: &Path,
     request: Request<Body>,
 ) -> Result<Response<Answered>, ExchangeError> {
-    let stream = UnixStream::connect(socket).await.map_err(ExchangeError::Connect)?;
+    let stream = endpoint::connect(socket).await.map_err(ExchangeError::Connect)?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(Forgiving(stream))).await.map_err(ExchangeError::Broken)?;
     let connection = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
@@ -76,7 +74,7 @@ pub(crate) async fn exchange(
 
 /// A socket whose other side may stop reading and still has something to say: an engine that refuses an archive answers
 /// and closes while more of it is on its way. What it no longer reads is thrown away, so that its answer is still read.
-struct Forgiving(UnixStream);
+struct Forgiving(endpoint::Stream);
 
 fn closed(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};

@@ -3,8 +3,7 @@
 
 use std::{
     collections::HashSet,
-    env, fs,
-    os::unix::fs::PermissionsExt,
+    env,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -19,7 +18,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::bridge::{Bridge, LONGEST_ANSWER};
+use crate::{
+    bridge::{Bridge, LONGEST_ANSWER},
+    system,
+};
 
 /// How long buildx may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -177,10 +179,9 @@ fn is_id(text: &str) -> bool {
 /// The first `docker` in the `PATH`, or the one in Slipway's own folder.
 fn docker(tools: Option<&Path>) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let runs = |file: &PathBuf| {
-        fs::metadata(file).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
-    env::split_paths(&path).chain(tools.map(Path::to_owned)).map(|dir| dir.join("docker")).find(runs)
+    let name = format!("docker{}", env::consts::EXE_SUFFIX);
+    let mut files = env::split_paths(&path).chain(tools.map(Path::to_owned)).map(|dir| dir.join(&name));
+    files.find(|file| system::is_program(file))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod history;
 pub mod platform;
 mod rebuild;
 pub mod serve;
+mod system;
 mod transfer;
 #[cfg(feature = "window")]
 mod window;

@@ -5,7 +5,6 @@
 
 use std::{path::Path, process::Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use slipway_api::Problem;
 use tokio::{
@@ -13,7 +12,7 @@ use tokio::{
     process::Child,
 };
 
-use crate::{HistoryVerb, Transfer, bridge::Bridge, history::refusal, transfer::Lines};
+use crate::{HistoryVerb, Transfer, bridge::Bridge, history::refusal, system, transfer::Lines};
 
 /// Bytes of what buildx says beside its steps that are kept: the end tells why it failed.
 const LAST_WORDS: usize = 8 << 10;
@@ -109,11 +108,8 @@ struct Building(Child);
 
 impl Drop for Building {
     fn drop(&mut self) {
-        // None when it has ended. It ends in its own time, and the runtime reaps it.
-        let pid = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(pid) = pid
-            && let Err(error) = kill_process(pid, Signal::TERM)
-        {
+        // The runtime reaps it.
+        if let Err(error) = system::ask_to_end(&mut self.0) {
             eprintln!("error: a build was not asked to end: {error}");
         }
     }

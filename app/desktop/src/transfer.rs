@@ -24,7 +24,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::bridge::{Ask, Bridge, Target, accepted, broken};
+use crate::{
+    bridge::{Ask, Bridge, Target, accepted, broken},
+    system,
+};
 
 /// Between two figures.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -126,10 +129,7 @@ impl Bridge {
         };
         let dir = absolute(file)?.parent().unwrap_or(Path::new("/"));
         let mut body = self.stream(Ask::new(Target::Engine, "GET", path)?, None).await?.into_body();
-        // As other programs make files: what the person's umask leaves.
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        let part = tempfile::Builder::new().prefix(".slipway-").permissions(mode).tempfile_in(dir);
-        let part = part.map_err(failed)?;
+        let part = system::new_file(dir, ".slipway-").map_err(failed)?;
         let mut target = File::from_std(part.reopen().map_err(failed)?);
         let mut tick = interval(TELL_EVERY);
         let mut received = 0;

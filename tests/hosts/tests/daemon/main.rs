@@ -52,6 +52,7 @@ fn story(stage: &mut Stage) {
     start(stage);
     requests(stage);
     folders(stage);
+    desktop(stage);
     half_closes(stage);
     another_daemon(stage);
     stop(stage);
@@ -95,6 +96,20 @@ fn requests(stage: &Stage) {
         let answer = stage.ask("GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("OK"), "{answer}");
     }
+}
+
+/// The pages' door, with the program that has it: both of whom it asks, over this system's own endpoints.
+fn desktop(stage: &Stage) {
+    let Some(mut door) = stage.desktop() else { return };
+    let status = door.ask("GET", "/bridge/control/v1/status");
+    assert!(status.starts_with("HTTP/1.1 200") && status.contains(r#""engine":"28.5.1""#), "{status}");
+    let answer = door.ask("GET", "/bridge/engine/_ping");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("OK"), "{answer}");
+    let refused = door.ask("GET", "/bridge/engine/nothing");
+    assert!(refused.starts_with("HTTP/1.1 404") && refused.contains("page not found"), "{refused}");
+    // It finds the program beside it, which finds the daemon.
+    let started = door.ask("POST", "/bridge/start-daemon");
+    assert!(started.starts_with("HTTP/1.1 200"), "{started}");
 }
 
 /// A folder of this system in a request is what the guest has, or the request is refused with what to do.

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -160,6 +160,25 @@ impl Stage {
         self.slipway(&["image", "install", &dir.to_string_lossy(), "--trust-key"]);
     }
 
+    /// The pages' door, open; none, with a word, where its program is not built.
+    pub(crate) fn desktop(&self) -> Option<Door> {
+        let program = sibling("slipway-desktop").inspect_err(|why| eprintln!("skipped: {why}")).ok()?;
+        let pages = self.dir.path().join("pages");
+        fs::create_dir_all(&pages).expect("folder");
+        fs::write(pages.join("index.html"), "").expect("page");
+        let mut command = self.command(program);
+        command.args(["--serve", "--ui"]).arg(pages).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("starts");
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("told");
+        let (address, token) = url
+            .trim()
+            .strip_prefix("http://")
+            .and_then(|url| url.split_once("/?token="))
+            .unwrap_or_else(|| panic!("no address: {url}"));
+        Some(Door { child, address: address.into(), token: token.into() })
+    }
+
     /// One that is shared, as its own disk writes it.
     pub(crate) fn folder(&self) -> PathBuf {
         let folder = self.dir.path().join("Some folder");
@@ -256,6 +275,39 @@ impl Stage {
             format!("== {}\n{}", file.display(), fs::read_to_string(&file).unwrap_or_default())
         };
         files.into_iter().map(text).collect()
+    }
+}
+
+/// `slipway-desktop --serve`, as long as this lives.
+pub(crate) struct Door {
+    child: Child,
+    address: String,
+    token: String,
+}
+
+impl Door {
+    /// One request of a page, and all of its answer.
+    pub(crate) fn ask(&mut self, method: &str, path: &str) -> String {
+        let port = self.address.rsplit(':').next().expect("a port");
+        let mut stream = std::net::TcpStream::connect(&self.address).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nOrigin: http://{}\r\nCookie: slipway-{port}={}\r\n\
+             Content-Length: 0\r\nConnection: close\r\n\r\n",
+            self.address, self.address, self.token
+        )
+        .expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        answer
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
