@@ -6,6 +6,7 @@
 mod commands;
 mod follow;
 mod open;
+mod system;
 mod tray;
 
 use std::time::Duration;
@@ -32,19 +33,15 @@ pub(crate) struct Shared {
 /// # Errors
 /// No screen, or no web view.
 pub fn run(bridge: Bridge, profile: String, minimized: bool) -> Result<(), Box<dyn std::error::Error>> {
-    // Looked for first: without a screen GTK ends the process in its own way.
-    let screen = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if !screen("DISPLAY") && !screen("WAYLAND_DISPLAY") {
-        return Err(
-            "there is no screen to open a window on: neither DISPLAY nor WAYLAND_DISPLAY is set".into()
-        );
+    if let Some(why) = system::no_screen() {
+        return Err(why.into());
     }
     let shared = Shared {
         bridge,
         profile: profile.clone(),
         tasks: TaskTracker::new(),
         ending: CancellationToken::new(),
-        has_tray: tray::can_show(),
+        has_tray: system::can_show_tray(),
     };
     let mut context = tauri::generate_context!();
     // Each profile has a window of its own, that remembers its own place.

@@ -137,8 +137,8 @@ async fn follow_daemon(app: &AppHandle, bridge: &Bridge, mut lines: Lines<Status
 /// What is left on the file system of the data disk, if that is little.
 async fn short(bridge: &Bridge) -> Option<u64> {
     let disk = bridge.api().holdings().await.ok()?.data_disk;
-    let found = tokio::task::spawn_blocking(move || rustix::fs::statvfs(disk.as_path())).await.ok()?.ok()?;
-    Some(found.f_bavail.saturating_mul(found.f_frsize)).filter(|left| *left < SHORT)
+    let left = tokio::task::spawn_blocking(move || fs4::available_space(disk)).await.ok()?.ok()?;
+    Some(left).filter(|left| *left < SHORT)
 }
 
 fn engine_answers(status: &Status) -> bool {

@@ -1,14 +1,12 @@
 //! The one window: made, shown, sent to a page, and kept from going anywhere else.
 
-use std::{fs::OpenOptions, path::Path};
-
 use tauri::{
     AppHandle, Manager, Url, WebviewUrl, WebviewWindow, WebviewWindowBuilder,
     webview::{NewWindowResponse, PageLoadEvent},
 };
 use tauri_plugin_opener::OpenerExt;
 
-use super::{commands::Streams, tell};
+use super::{commands::Streams, system, tell};
 
 /// The window's name in `capabilities/`.
 const LABEL: &str = "main";
@@ -46,7 +44,7 @@ fn make(app: &AppHandle, page: Option<&str>) -> tauri::Result<()> {
         // Shown with its first page in it, and not as an empty frame before.
         .visible(false)
         .on_navigation(move |url| {
-            let ours = url.scheme() == "tauri";
+            let ours = is_ours(url);
             if !ours {
                 browse(&elsewhere, url);
             }
@@ -64,36 +62,7 @@ fn make(app: &AppHandle, page: Option<&str>) -> tauri::Result<()> {
             }
         })
         .build()?;
-    settle(&window)
-}
-
-/// What only the web view itself can be told.
-fn settle(window: &WebviewWindow) -> tauri::Result<()> {
-    let app = window.app_handle().clone();
-    window.with_webview(move |view| {
-        use webkit2gtk::{HardwareAccelerationPolicy, SettingsExt, WebViewExt};
-        let view = view.inner();
-        // Layers are put together by a graphics card. Where the processor does it, at every frame and for the whole window, nearly
-        // all frames of a long list come late (`tests/ui/window/figures.rs`); without layers it draws what changed and no more.
-        if let Some(settings) = view.settings().filter(|_| !graphics_card(Path::new("/dev"))) {
-            settings.set_hardware_acceleration_policy(HardwareAccelerationPolicy::Never);
-        }
-        // A web process that died, for want of memory most likely, leaves a window without a page: it is loaded again.
-        view.connect_web_process_terminated(move |view, reason| {
-            eprintln!("error: the window's web process ended: {reason:?}");
-            app.state::<Streams>().end_all();
-            view.reload();
-        });
-    })
-}
-
-/// Whether there is a graphics card that this person may draw with: a node of the kernel's for it that opens.
-fn graphics_card(devices: &Path) -> bool {
-    let opens = |path: &Path| OpenOptions::new().read(true).write(true).open(path).is_ok();
-    let nodes = std::fs::read_dir(devices.join("dri")).into_iter().flatten().flatten();
-    let mut nodes = nodes.filter(|node| node.file_name().as_encoded_bytes().starts_with(b"renderD"));
-    // Nvidia's own driver has one of its own.
-    nodes.any(|node| opens(&node.path())) || opens(&devices.join("nvidiactl"))
+    system::settle(&window)
 }
 
 /// Opens a link in the person's browser. Only the web's own: any other scheme starts a program of this computer.
@@ -105,6 +74,15 @@ pub(super) fn browse(app: &AppHandle, url: &Url) -> bool {
     web
 }
 
+/// Whether it is one of the built-in pages. Windows' web view knows no scheme of a program's own.
+fn is_ours(url: &Url) -> bool {
+    if cfg!(windows) {
+        is_web(url) && url.host_str() == Some("tauri.localhost")
+    } else {
+        url.scheme() == "tauri"
+    }
+}
+
 fn is_web(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https") && url.host().is_some()
 }
@@ -112,24 +90,6 @@ fn is_web(url: &Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_graphics_card_is_a_node_that_opens() {
-        let devices = tempfile::tempdir().expect("made");
-        let at = |name: &str| devices.path().join(name);
-        assert!(!graphics_card(devices.path()), "nothing at all");
-        std::fs::create_dir(at("dri")).expect("made");
-        // What shows pictures, and draws none.
-        std::fs::write(at("dri/card0"), "").expect("written");
-        // One that cannot be opened, for root neither.
-        std::fs::create_dir(at("dri/renderD128")).expect("made");
-        assert!(!graphics_card(devices.path()));
-        std::fs::write(at("dri/renderD129"), "").expect("written");
-        assert!(graphics_card(devices.path()));
-        std::fs::remove_dir_all(at("dri")).expect("removed");
-        std::fs::write(at("nvidiactl"), "").expect("written");
-        assert!(graphics_card(devices.path()));
-    }
 
     #[test]
     fn only_links_of_the_web_leave_for_the_browser() {

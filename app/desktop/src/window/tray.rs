@@ -4,10 +4,7 @@
 
 mod menu;
 
-use std::{
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-};
+use std::sync::{Mutex, PoisonError};
 
 use futures_util::future::join_all;
 use slipway_api::{StartRequest, State, StopRequest};
@@ -28,22 +25,9 @@ use crate::{
 
 /// The tray's name within the program.
 const ID: &str = "main";
-/// What a tray is shown with, by the names that are tried when one is made.
-const LIBRARIES: [&str; 2] = ["libayatana-appindicator3.so.1", "libappindicator3.so.1"];
-
 /// What is shown, so that only changes are sent: an open menu closes when it is replaced.
 #[derive(Debug, Default)]
 struct Shown(Mutex<(Option<State>, Vec<Item>)>);
-
-/// Whether there is what a tray needs. Making one without it ends the program, so it is looked for first.
-pub(super) fn can_show() -> bool {
-    let configured = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let usual = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64"].map(PathBuf::from);
-    let multiarch =
-        ["/usr/lib", "/lib"].map(|dir| PathBuf::from(format!("{dir}/{}-linux-gnu", std::env::consts::ARCH)));
-    let mut dirs = std::env::split_paths(&configured).chain(usual).chain(multiarch);
-    dirs.any(|dir| LIBRARIES.iter().any(|library| dir.join(library).exists()))
-}
 
 /// Shows it, with nothing known yet.
 pub(super) fn show(app: &AppHandle) -> tauri::Result<()> {
