@@ -239,7 +239,11 @@ async fn a_client_that_never_reads_stops_its_container_and_no_other() {
 fn what_a_privileged_port_needs_is_said() {
     let error = BindError::Denied { host: ([0, 0, 0, 0], 80).into() };
     assert_eq!(error.to_string(), "port 80 needs a privilege on this computer that slipway does not have");
-    let known = if cfg!(windows) { "excludedportrange" } else { "ip_unprivileged_port_start=80" };
+    let known = match std::env::consts::OS {
+        "windows" => "excludedportrange",
+        "macos" => "on all of this computer's addresses",
+        _ => "ip_unprivileged_port_start=80",
+    };
     assert!(error.hint().expect("a hint").contains(known));
 }
 

@@ -18,8 +18,17 @@ pub(super) fn takes_alone(socket: &Socket, protocol: Protocol) -> io::Result<()>
 }
 
 /// What to do about a port that this user may not have.
+#[cfg(not(target_os = "macos"))]
 pub(super) fn denied_hint(port: u16) -> String {
     format!(
         "publish a port above 1023, or allow all users the ports from {port} on: `sudo sysctl net.ipv4.ip_unprivileged_port_start={port}`"
+    )
+}
+
+/// What to do about a port that this user may not have: on all addresses macOS gives everybody any.
+#[cfg(target_os = "macos")]
+pub(super) fn denied_hint(port: u16) -> String {
+    format!(
+        "publish a port above 1023, or {port} on all of this computer's addresses: `-p {port}:…` without one"
     )
 }
