@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use slipway_test_harness::{Command, Home, gone, kill};
+use slipway_test_harness::{Command, Home, Logind, gone, kill};
 
 use crate::Shared;
 
 pub(crate) const TESTS: &[Shared] = &[
     ("crash_a_killed_daemon_stops_nothing", daemon_killed),
     ("crash_a_paused_machine_stands_still_goes_on_and_outlives_its_daemon", paused),
+    ("crash_after_a_sleep_of_this_computer_the_clock_of_the_machine_is_right_at_once", slept),
     ("crash_killed_containerd_and_dockerd_come_back", services_killed),
     ("crash_a_killed_qemu_is_told_and_no_acknowledged_write_is_lost", qemu_killed),
     ("crash_ten_starts_at_once_are_one_machine", ten_starts),
@@ -78,16 +79,43 @@ fn paused(home: &Home) {
         home.slipway(["status"]).run().text().contains("paused")
     });
     home.slipway(["resume"]).run().ok();
-    let clock = home.slipway(["shell", "--", "date", "+%s"]).run().ok().text();
-    let clock: u64 = clock.parse().expect("seconds");
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-    assert!(now - clock <= 1, "its clock goes on too: {now} here, {clock} there");
+    let (here, there) = clocks(home);
+    assert!(here - there <= 1, "its clock goes on too: {here} here, {there} there");
     let after = home.docker(["inspect", "-f", "{{.State.StartedAt}}", "counter"]).run().ok().text();
     assert_eq!(after, started, "the container never stopped");
     // A start is for a machine that answers, too; and within one daemon's life.
     home.slipway(["pause"]).run().ok();
     home.slipway(["start"]).run().ok();
     home.docker(["rm", "-f", "counter"]).run().ok();
+}
+
+/// Seconds since the epoch, by this computer and by the machine.
+fn clocks(home: &Home) -> (u64, u64) {
+    let there = home.slipway(["shell", "--", "date", "+%s"]).run().ok().text();
+    let here = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    (here, there.parse().expect("seconds"))
+}
+
+fn slept(home: &Home) {
+    let bus = home.file("bus");
+    let Some(logind) = Logind::on(&bus) else {
+        return println!("skipped: `dbus-daemon` is not installed");
+    };
+    kill(home.daemon_pid().expect("a daemon"), "KILL");
+    let address = format!("unix:path={}", bus.display());
+    home.wait_for("a new daemon on that bus has the machine", Duration::from_secs(10), |home| {
+        home.slipway(["status"]).env("DBUS_SYSTEM_BUS_ADDRESS", &address).run().code == 0
+    });
+    // The daemon looks at the clock every five seconds in any case: five times at once is no accident.
+    for _ in 0..5 {
+        home.slipway(["shell", "--", "date", "-s", "@86400"]).run().ok();
+        logind.says_that_it_sleeps(false);
+        let told = Instant::now();
+        let right = |(here, there): (u64, u64)| here - there <= 1;
+        // The first look may come before the signal.
+        assert!(right(clocks(home)) || right(clocks(home)), "not after {} ms", told.elapsed().as_millis());
+        println!("the clock was right {} ms after the signal", told.elapsed().as_millis());
+    }
 }
 
 fn services_killed(home: &Home) {

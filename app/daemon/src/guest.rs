@@ -3,7 +3,9 @@
 //!
 //! ```text
 //!   connect ─▶ clock ─▶ snapshot ─▶ events … ─▶ stream ended ─┬─ machine lives: connect again
-//!      ▲──────────────────────────────────────────────────────┘  machine ended: over
+//!      ▲        ▲                     └─ host woke ─┬─▶ silent ─┤  machine ended: over
+//!      │        └───────────────────────────────────┘           │
+//!      └────────────────────────────────────────────────────────┘
 //! ```
 
 use std::{
@@ -11,8 +13,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use slipway_agent_client::AgentClient;
-use slipway_api::{LogLine, Phase, PhaseState, Problem, Service};
+use slipway_agent_client::{AgentClient, CallError};
+use slipway_api::{LogLine, Phase, PhaseState, Problem, Service, State};
 use slipway_protocol::{
     frame,
     ports::{CONTROL, LOGS},
@@ -23,7 +25,7 @@ use slipway_vsock::Transport;
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
     task::JoinSet,
-    time::{interval, sleep, timeout},
+    time::{Instant, interval_at, sleep, timeout},
 };
 
 use crate::{
@@ -32,14 +34,17 @@ use crate::{
     configure,
     logs::{self, Origin},
     names, ports, shares,
+    sleep::Sleep,
 };
 
 /// How this daemon calls itself.
 const BUILD: &str = concat!("slipway ", env!("CARGO_PKG_VERSION"));
 /// Between two attempts to reach the agent: it listens some hundred milliseconds after it was reached in vain.
 const RETRY: Duration = Duration::from_millis(50);
-/// Between two looks at the guest's clock: so long may it be wrong after the host woke up.
+/// Between two looks at the guest's clock: so long may it be wrong where the host does not tell that it woke up.
 const CLOCK: Duration = Duration::from_secs(5);
+/// How long an agent may be silent after the host woke until its stream counts as dead.
+const WAKING: Duration = Duration::from_secs(3);
 
 /// What the inside looks like.
 #[derive(Debug, Clone, Default)]
@@ -52,6 +57,8 @@ pub(crate) struct Inside {
     pub(crate) lost: Option<String>,
     /// A phase of the guest's boot that failed, and why.
     pub(crate) failed: Option<(String, String)>,
+    /// How often the host had woken when the guest's clock was set last.
+    pub(crate) woken: u64,
 }
 
 /// The tasks that look inside; they end when it is dropped.
@@ -85,7 +92,8 @@ impl Guest {
             tasks.spawn(reviewer.run(shim.clone(), asked));
         }
         listeners.spawn(shares::follow(Arc::clone(shares), shim.clone(), inside.clone(), board.clone()));
-        tasks.spawn(Looker { shim, board, power_on_ms, tell }.run());
+        let sleep = context.sleep.subscribe();
+        tasks.spawn(Looker { shim, board, power_on_ms, tell, sleep }.run());
         Self { inside, listeners, _tasks: tasks }
     }
 
@@ -115,10 +123,11 @@ struct Looker {
     board: Board,
     power_on_ms: u64,
     tell: watch::Sender<Inside>,
+    sleep: watch::Receiver<Sleep>,
 }
 
 impl Looker {
-    async fn run(self) {
+    async fn run(mut self) {
         while self.shim.runs() {
             if let Ok(agent) = agent(&self.shim).await {
                 self.speak(agent).await;
@@ -133,16 +142,22 @@ impl Looker {
     }
 
     /// Returns when the agent is gone.
-    async fn speak(&self, agent: AgentClient) {
+    async fn speak(&mut self, agent: AgentClient) {
         let mut events = agent.events();
-        let mut clock = interval(CLOCK);
+        if !self.wake(&agent).await {
+            return;
+        }
+        let mut clock = interval_at(Instant::now() + CLOCK, CLOCK);
         // After the subscription, so that nothing falls between the two; and before the agent is there for others, so that what
         // came before it is known before it.
         self.take_all(&agent).await;
         self.tell.send_modify(|inside| inside.agent = Some(agent.clone()));
         loop {
             tokio::select! {
-                _ = clock.tick() => set_clock(&agent).await,
+                // What stands still answers nothing, and whoever lets it go on sets its clock.
+                _ = clock.tick() => if !self.paused() { set_clock(&agent).await.ok(); },
+                // The sender lives in the context, which outlives this.
+                Ok(()) = self.sleep.changed() => if !self.wake(&agent).await { return },
                 () = agent.closed() => return,
                 event = events.recv() => match event {
                     Ok(v1::Event { kind: Some(kind) }) => self.take(kind),
@@ -152,6 +167,24 @@ impl Looker {
                 },
             }
         }
+    }
+
+    /// The host's time is the guest's from here on, unless the host sleeps. False: the agent is silent.
+    async fn wake(&mut self, agent: &AgentClient) -> bool {
+        let Sleep { asleep, woken } = *self.sleep.borrow_and_update();
+        if !asleep && !self.paused() {
+            match timeout(WAKING, set_clock(agent)).await {
+                // One that cannot set it says so, and is there.
+                Ok(Ok(()) | Err(CallError::Failed(_))) => {}
+                Ok(Err(_)) | Err(_) => return false,
+            }
+        }
+        self.tell.send_if_modified(|inside| std::mem::replace(&mut inside.woken, woken) != woken);
+        true
+    }
+
+    fn paused(&self) -> bool {
+        self.board.now().state == State::Paused
     }
 
     async fn take_all(&self, agent: &AgentClient) {
@@ -223,12 +256,11 @@ impl Looker {
     }
 }
 
-async fn set_clock(agent: &AgentClient) {
+async fn set_clock(agent: &AgentClient) -> Result<(), CallError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-    if let Err(error) = agent.set_clock(nanos).await {
-        tracing::warn!(%error, "the guest's clock could not be set");
-    }
+    let set = agent.set_clock(nanos).await;
+    set.inspect_err(|error| tracing::warn!(%error, "the guest's clock could not be set"))
 }
 
 /// Copies the guest's logs into ours for as long as the machine lives.

@@ -33,6 +33,7 @@ mod ports;
 mod redact;
 mod setup;
 mod shares;
+mod sleep;
 mod system;
 mod update;
 
@@ -98,6 +99,8 @@ struct Context {
     shares: Arc<shares::Shares>,
     /// Told whenever settings may have changed.
     settings: watch::Sender<()>,
+    /// Whether this computer sleeps; written by [`sleep`] alone.
+    sleep: watch::Sender<sleep::Sleep>,
 }
 
 /// Is the daemon of a profile until it is told to end, by signal or by its API. The machine goes on.
@@ -142,10 +145,12 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
         ports: watch::Sender::default(),
         shares,
         settings: watch::Sender::default(),
+        sleep: watch::Sender::default(),
     });
     let (gate, gate_seen) = watch::channel(Gate::Wait);
     let tasks = TaskTracker::new();
     let owner = owner::spawn(Arc::clone(&context), gate, stop.clone(), &tasks);
+    tasks.spawn(sleep::attend(Arc::clone(&context), stop.clone()));
     let listener = Listener::bind(&api_path).map_err(file("listen on", &api_path))?;
     tasks.spawn(relay.run(gate_seen, stop.clone()));
     let updates = update::Updates::new(Arc::clone(&context), owner.clone(), tasks.clone(), stop.clone());

@@ -23,6 +23,7 @@ use crate::{
     boot::{self, Live},
     config, failed, holdings, image, logs,
     policy::{self, Ask, Event, Verdict},
+    sleep::Sleep,
     update,
 };
 
@@ -164,6 +165,7 @@ struct Task {
 impl Task {
     async fn run(mut self, mut asked: mpsc::Receiver<Command>, stop: CancellationToken) {
         self.look_for_machine().await;
+        let mut sleep = self.context.sleep.subscribe();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -175,6 +177,8 @@ impl Task {
                     }
                 },
                 () = changed(self.live.as_mut()) => self.look_inside(),
+                // The sender lives in the context, which this holds.
+                Ok(()) = sleep.changed() => self.settle_gate(),
             }
         }
         // A boot that goes on is not ended with us: the next daemon finds its machine.
@@ -241,7 +245,10 @@ impl Task {
 
     fn settle_gate(&self) {
         let status = self.board.now();
+        let Sleep { asleep, woken } = *self.context.sleep.borrow();
         let gate = match (status.state, &self.live) {
+            // Nobody is to meet yesterday's clock; a guest that stays silent is not running for long.
+            (State::Running, Some(live)) if asleep || live.guest.inside.borrow().woken < woken => Gate::Wait,
             (State::Running, Some(live)) => Gate::Open(Arc::new(live.shim.clone())),
             (State::Starting | State::Degraded | State::Running, _) => Gate::Wait,
             (State::Paused, _) => {

@@ -19,6 +19,7 @@ pub mod fuzzing;
 pub mod memory;
 #[cfg(windows)]
 pub mod pipe;
+pub mod sleep;
 mod splice;
 #[cfg(target_os = "linux")]
 mod streams;

@@ -10,6 +10,7 @@ mod command;
 mod greeter;
 mod initramfs;
 mod lines;
+mod logind;
 mod proxy;
 mod registry;
 
@@ -22,6 +23,7 @@ pub use command::{Command, Ran, Running};
 pub use greeter::Greeter;
 pub use initramfs::initramfs;
 pub use lines::Lines;
+pub use logind::Logind;
 pub use proxy::Proxy;
 pub use registry::{Authority, Registry};
 

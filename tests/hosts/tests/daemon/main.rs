@@ -12,9 +12,13 @@ mod machine;
 mod stage;
 
 use std::process::ExitCode;
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
+#[cfg(target_os = "linux")]
+use slipway_test_harness::Logind;
 use stage::{Stage, rest, talk};
 
 fn main() -> ExitCode {
@@ -47,6 +51,8 @@ fn with_stage(test: fn(&mut Stage)) -> Result<(), Failed> {
 }
 
 fn story(stage: &mut Stage) {
+    #[cfg(target_os = "linux")]
+    let logind = Logind::on(&stage.bus());
     stage.daemon();
     settings(stage);
     start(stage);
@@ -54,6 +60,12 @@ fn story(stage: &mut Stage) {
     folders(stage);
     desktop(stage);
     half_closes(stage);
+    // The next daemon finds no bus.
+    #[cfg(target_os = "linux")]
+    match logind {
+        Some(logind) => sleeps(stage, &logind),
+        None => eprintln!("skipped: no `dbus-daemon` to play logind on (the Debian package of that name)"),
+    }
     another_daemon(stage);
     stop(stage);
 }
@@ -179,6 +191,36 @@ fn half_closes(stage: &Stage) {
 
 async fn rest_first(stream: &mut stage::Stream) -> Vec<u8> {
     stage::to_the_end(stream).await
+}
+
+/// As logind tells it.
+#[cfg(target_os = "linux")]
+fn sleeps(stage: &Stage, logind: &Logind) {
+    let told = || {
+        // Until the daemon listens nobody does.
+        logind.says_that_it_sleeps(true);
+        stage.slipway(&["logs", "--unit", "daemon"])
+    };
+    let log = stage::until(told, |log| log.contains("Sleeps"));
+    assert!(log.contains("Sleeps"), "{log}");
+    let ask = || stage.ask("GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(ask);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!asked.is_finished(), "a client is let through to a guest whose clock may be wrong");
+        logind.says_that_it_sleeps(false);
+        let answer = asked.join().expect("asked");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    });
+    // An agent that the sleep cost its stream: told, and reached anew as soon as that is possible.
+    stage.stop_inside(true);
+    logind.says_that_it_sleeps(false);
+    let (code, status) = stage::until(|| stage.status(), |(code, _)| *code == 4);
+    assert_eq!((code, &status["problem"]["code"]), (4, &"engine-lost".into()), "{status}");
+    stage.stop_inside(false);
+    let (code, status) = stage::until(|| stage.status(), |(code, _)| *code == 0);
+    assert_eq!(code, 0, "{status}");
+    assert!(ask().starts_with("HTTP/1.1 200 OK"));
 }
 
 fn another_daemon(stage: &mut Stage) {

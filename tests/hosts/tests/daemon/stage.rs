@@ -66,6 +66,11 @@ impl Stage {
         Paths::resolve(&env, PROFILE).expect("short enough")
     }
 
+    /// Where the system's bus is, if there is one.
+    pub(crate) fn bus(&self) -> PathBuf {
+        self.dir.path().join("bus")
+    }
+
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -73,6 +78,8 @@ impl Stage {
             .env(paths::HOME, self.dir.path())
             .env("DOCKER_CONFIG", self.dir.path().join("docker"))
             .env(BESIDE, &self.beside)
+            // This computer's own is not to be heard.
+            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.bus().display()))
             .env_remove("SLIPWAY_PROFILE")
             .stdin(Stdio::null());
         command
@@ -98,6 +105,15 @@ impl Stage {
         let mut daemon = self.daemon.take().expect("one lives");
         daemon.kill().expect("killed");
         daemon.wait().expect("ended");
+    }
+
+    /// Makes all that the agent does stand still, or go on.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn stop_inside(&self, still: bool) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let inside = self.inside.as_ref().expect("it runs here");
+        let signal = if still { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(inside), signal).expect("told");
     }
 
     /// In order.

@@ -1,0 +1,27 @@
+//! Logind tells before a sleep, too. It does so on the system's bus, which not every Linux has.
+
+use futures_util::StreamExt;
+use slipway_vsock::sleep::Event;
+
+#[zbus::proxy(
+    interface = "org.freedesktop.login1.Manager",
+    default_service = "org.freedesktop.login1",
+    default_path = "/org/freedesktop/login1",
+    gen_blocking = false
+)]
+trait Manager {
+    /// True before a sleep, false after it.
+    #[zbus(signal)]
+    fn prepare_for_sleep(&self, start: bool) -> zbus::Result<()>;
+}
+
+/// Tells what it says, until it says nothing any more.
+pub(super) async fn listen(tell: impl Fn(Event)) -> zbus::Result<()> {
+    let bus = zbus::connection::Builder::system()?.build().await?;
+    let manager = ManagerProxy::new(&bus).await?;
+    let mut signals = manager.receive_prepare_for_sleep().await?;
+    while let Some(signal) = signals.next().await {
+        tell(if *signal.args()?.start() { Event::Sleeps } else { Event::Woke });
+    }
+    Ok(())
+}
