@@ -182,6 +182,13 @@ pub(crate) enum Verb {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// have the machine started when you log in, without the window
+    #[command(
+        subcommand,
+        after_help = "examples:\n  slipway autostart enable\n  slipway autostart show\n\nthe window's own switch starts the \
+        tray; this needs neither"
+    )]
+    Autostart(AutostartVerb),
     /// open the window
     #[command(after_help = "examples:\n  slipway desktop\n  slipway desktop --profile work")]
     Desktop,
@@ -454,6 +461,21 @@ pub(crate) enum ContextVerb {
     /// make this machine the one that `docker` speaks to
     Use,
     /// print which context `docker` uses
+    Show {
+        /// print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What to do about logins.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AutostartVerb {
+    /// start it at each login
+    Enable,
+    /// leave it until it is started
+    Disable,
+    /// print whether it is started
     Show {
         /// print JSON
         #[arg(long)]

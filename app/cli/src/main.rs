@@ -4,6 +4,7 @@
 //! daemon and the shim ([`inner`]), so that all three are always of one version.
 
 mod args;
+mod autostart;
 mod config;
 mod desktop;
 mod diagnose;
@@ -93,6 +94,7 @@ async fn run(profile: &str, verb: Verb, say: Say) -> Result<u8, Fail> {
         Verb::Version { json } => integrate::version(&session, json).await,
         Verb::Doctor { fix, json } => doctor::doctor(&session, fix, json).await,
         Verb::Diagnose { output, json } => diagnose::diagnose(&session, output, json).await,
+        Verb::Autostart(what) => autostart::autostart(&session, &what),
         Verb::Desktop => desktop::desktop(&session).await,
         Verb::Daemon { .. } => session.ensured().await.map(|_| 0),
         Verb::Completion { .. } | Verb::Man { .. } | Verb::Shim { .. } | Verb::Share => Ok(0),
