@@ -190,7 +190,7 @@ mod tests {
         let place = home.path().join(".docker/certs.d");
         let soon = Duration::from_secs(10);
         // Made step by step, as a person does: each of these is a change where the last look found less.
-        for step in [".docker", ".docker/certs.d", ".docker/certs.d/r:5000"] {
+        for step in [".docker", ".docker/certs.d", ".docker/certs.d/registry"] {
             let (tell, mut files) = watch::channel(());
             let _watching = watch_files(vec![place.clone()], tell).expect("watches");
             std::fs::create_dir(home.path().join(step)).expect("made");
@@ -198,11 +198,11 @@ mod tests {
         }
         let (tell, mut files) = watch::channel(());
         let _watching = watch_files(vec![place.clone()], tell).expect("watches");
-        std::fs::write(place.join("r:5000/ca.crt"), "pem").expect("written");
+        std::fs::write(place.join("registry/ca.crt"), "pem").expect("written");
         timeout(soon, files.changed()).await.expect("in time").expect("watches");
         while timeout(SETTLE, files.changed()).await.is_ok() {}
         // What is read is no change, and what is beside it none of its.
-        std::fs::read(place.join("r:5000/ca.crt")).expect("read");
+        std::fs::read(place.join("registry/ca.crt")).expect("read");
         std::fs::write(home.path().join("other"), "x").expect("written");
         assert!(timeout(Duration::from_millis(300), files.changed()).await.is_err());
     }

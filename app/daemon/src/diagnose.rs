@@ -366,6 +366,6 @@ fn write(path: &Path, files: &[(String, Vec<u8>)]) -> Result<Bundle, Problem> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))] // What they look at is: modes, sockets.
 #[path = "diagnose_tests.rs"]
 mod tests;

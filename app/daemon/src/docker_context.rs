@@ -436,6 +436,6 @@ impl Document {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))] // What they look at is: modes, sockets.
 #[path = "docker_context_tests.rs"]
 mod tests;

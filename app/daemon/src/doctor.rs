@@ -220,6 +220,6 @@ fn told(path: &std::path::Path) -> String {
     format!("`{}`", path.display())
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))] // What they look at is: modes, sockets.
 #[path = "doctor/tests.rs"]
 mod tests;

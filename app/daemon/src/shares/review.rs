@@ -181,7 +181,7 @@ fn told(problem: &Problem) -> String {
     format!("{}{causes}{hint}", problem.message)
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))] // Their paths are.
 mod tests {
     use super::*;
 
