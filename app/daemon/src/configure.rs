@@ -109,7 +109,7 @@ pub(crate) fn distrusted(settings: &Settings) -> Vec<String> {
 
 /// The person's home.
 fn home() -> Option<PathBuf> {
-    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
+    std::env::var_os(slipway_settings::paths::HOME).filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
 /// The settings as they are now; `None` while they are wrong.

@@ -1,6 +1,12 @@
 //! Whom this computer trusts, as the engine is to: the system's authorities, files that a setting names, and what docker
 //! clients keep for single registries.
 
+#[cfg(any(test, not(target_os = "linux")))]
+mod pem;
+#[cfg_attr(target_os = "linux", path = "trust/files.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "trust/store.rs")]
+mod system;
+
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -9,15 +15,10 @@ use std::{
 
 use slipway_protocol::v1::RegistryFile;
 
-/// Where systems keep their authorities in one file: Debian's family, Fedora's, SUSE's, Alpine's.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+/// The system's authorities, for a person.
+const THIS_COMPUTERS: &str = "this computer's authorities";
 /// Where clients keep registries' files for all users.
-const EVERYBODYS: &str = "/etc/docker/certs.d";
+const EVERYBODYS: &str = if cfg!(windows) { r"C:\ProgramData\docker\certs.d" } else { "/etc/docker/certs.d" };
 /// The same for one, below the home.
 const OWN: &str = ".docker/certs.d";
 /// What is read in a registry's folder.
@@ -37,15 +38,14 @@ pub(super) struct Trust {
 
 /// What is looked at, whether it is there or not.
 pub(super) fn places(more: &[PathBuf], home: Option<&Path>) -> Vec<PathBuf> {
-    let fixed = BUNDLES.iter().map(PathBuf::from).chain([EVERYBODYS.into()]);
+    let fixed = system::places().chain([EVERYBODYS.into()]);
     fixed.chain(home.map(|home| home.join(OWN))).chain(more.iter().cloned()).collect()
 }
 
 /// Reads all of it.
 pub(super) fn read(more: &[PathBuf], home: Option<&Path>) -> Trust {
     let mut trust = Trust::default();
-    let bundle = BUNDLES.iter().find_map(|path| fs::read(path).ok()).unwrap_or_default();
-    trust.add(Path::new("this computer's authorities"), bundle);
+    system::add_to(&mut trust);
     for path in more {
         match fs::read(path) {
             Ok(pem) if pem.windows(10).any(|w| w == b"-----BEGIN") => trust.add(path, pem),
