@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   settings ────────────────────────┐
-//!   environment ─▶ proxies           ├─▶ Configure ─▶ agent        a new agent, or a change ─▶ again
+//!   environment, system ─▶ proxies   ├─▶ Configure ─▶ agent        a new agent, or a change ─▶ again
 //!   authorities, certs.d ─▶ trust ───┤
 //!   hosts, resolv.conf ─▶ names ─────┘
 //! ```
@@ -75,10 +75,12 @@ impl Told {
     /// Tells the agent, if there is anything new; returns what is not in force, for a person.
     async fn tell(&mut self, agent: &AgentClient, settings: Settings) -> Vec<String> {
         let read = tokio::task::spawn_blocking(move || {
-            let trust = trust::read(&settings.authorities, home().as_deref());
+            let mut trust = trust::read(&settings.authorities, home().as_deref());
+            let (proxies, problems) = proxies::of(&settings, |name| std::env::var(name).ok());
+            trust.problems.extend(problems);
             let configure = Configure {
                 reach_host: settings.reach_host,
-                proxies: Some(proxies::of(&settings, |name| std::env::var(name).ok())),
+                proxies: Some(proxies),
                 authorities: trust.authorities,
                 registry_files: trust.files,
                 engine_config: settings.engine_config,
@@ -97,9 +99,9 @@ impl Told {
     }
 }
 
-/// The engine's proxies, as settings and an environment say.
+/// The engine's proxies, as settings, an environment and the system say.
 pub(crate) fn proxies(settings: &Settings, variable: impl Fn(&str) -> Option<String>) -> Proxies {
-    proxies::of(settings, variable)
+    proxies::of(settings, variable).0
 }
 
 /// Why the engine does not trust all that it is to, for a person.

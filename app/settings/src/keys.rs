@@ -173,21 +173,24 @@ pub const KEYS: &[Key] = &[
         name: "network.http-proxy",
         kind: Kind::Proxy,
         default: "auto",
-        doc: "Proxy by which the engine fetches from `http:` addresses. auto: HTTP_PROXY of the daemon's environment.",
+        doc: "Proxy by which the engine fetches from `http:` addresses. auto: HTTP_PROXY of the daemon's environment, else \
+              macOS's or Windows' own.",
         needs_restart: true,
     },
     Key {
         name: "network.https-proxy",
         kind: Kind::Proxy,
         default: "auto",
-        doc: "Proxy by which the engine fetches from `https:` addresses. auto: HTTPS_PROXY of the daemon's environment.",
+        doc: "Proxy by which the engine fetches from `https:` addresses. auto: HTTPS_PROXY of the daemon's environment, else \
+              macOS's or Windows' own.",
         needs_restart: true,
     },
     Key {
         name: "network.no-proxy",
         kind: Kind::Names,
         default: "auto",
-        doc: "Hosts, domains and networks that the engine reaches without a proxy. auto: NO_PROXY of the daemon's environment.",
+        doc: "Hosts, domains and networks that the engine reaches without a proxy. auto: NO_PROXY of the daemon's \
+              environment, else macOS's or Windows' own.",
         needs_restart: true,
     },
     Key {
