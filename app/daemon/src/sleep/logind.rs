@@ -15,13 +15,16 @@ trait Manager {
     fn prepare_for_sleep(&self, start: bool) -> zbus::Result<()>;
 }
 
-/// Tells what it says, until it says nothing any more.
+/// Tells what it says, until it says nothing any more. An error comes before the first word only.
 pub(super) async fn listen(tell: impl Fn(Event)) -> zbus::Result<()> {
     let bus = zbus::connection::Builder::system()?.build().await?;
     let manager = ManagerProxy::new(&bus).await?;
     let mut signals = manager.receive_prepare_for_sleep().await?;
     while let Some(signal) = signals.next().await {
-        tell(if *signal.args()?.start() { Event::Sleeps } else { Event::Woke });
+        match signal.args() {
+            Ok(said) => tell(if *said.start() { Event::Sleeps } else { Event::Woke }),
+            Err(error) => tracing::warn!(%error, "logind says something else than it used to"),
+        }
     }
     Ok(())
 }

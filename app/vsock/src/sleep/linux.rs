@@ -70,4 +70,21 @@ mod tests {
         let told = tokio::time::timeout(Duration::from_millis(300), events.next()).await;
         assert!(told.is_err(), "{told:?}");
     }
+
+    /// For a machine whose clock nobody needs: `tests/e2e` has one, `slipway shell` leads into it.
+    #[tokio::test]
+    #[ignore = "sets the clock of the computer that it runs on"]
+    async fn a_clock_that_is_set_is_told_each_time() {
+        use rustix::time::{ClockId, clock_gettime, clock_settime};
+        let mut events = Events::listen().expect("every Linux has such timers");
+        for step in [3600, -3600] {
+            let now = clock_gettime(ClockId::Realtime);
+            clock_settime(ClockId::Realtime, Timespec { tv_sec: now.tv_sec + step, ..now }).expect("set");
+            let told = tokio::time::timeout(Duration::from_secs(5), events.next()).await;
+            assert!(matches!(told, Ok(Ok(Event::Woke))), "{told:?}");
+            // And once.
+            let told = tokio::time::timeout(Duration::from_millis(300), events.next()).await;
+            assert!(told.is_err(), "{told:?}");
+        }
+    }
 }
