@@ -106,16 +106,25 @@ fn slept(home: &Home) {
     home.wait_for("a new daemon on that bus has the machine", Duration::from_secs(10), |home| {
         home.slipway(["status"]).env("DBUS_SYSTEM_BUS_ADDRESS", &address).run().code == 0
     });
-    // The daemon looks at the clock every five seconds in any case: five times at once is no accident.
-    for _ in 0..5 {
+    // The daemon looks at the clock every five seconds in any case: five times in a row within one is no accident. The first
+    // signals may come before it listens.
+    let mut row = 0;
+    for _ in 0..15 {
         home.slipway(["shell", "--", "date", "-s", "@86400"]).run().ok();
         logind.says_that_it_sleeps(false);
         let told = Instant::now();
-        let right = |(here, there): (u64, u64)| here.abs_diff(there) <= 1;
-        // The first look may come before the signal.
-        assert!(right(clocks(home)) || right(clocks(home)), "not after {} ms", told.elapsed().as_millis());
-        println!("the clock was right {} ms after the signal", told.elapsed().as_millis());
+        let mut at_once = false;
+        while !at_once && told.elapsed() < Duration::from_secs(1) {
+            let (here, there) = clocks(home);
+            at_once = here.abs_diff(there) <= 1;
+        }
+        println!("the clock is right {:?} after the signal: {at_once}", told.elapsed());
+        row = if at_once { row + 1 } else { 0 };
+        if row == 5 {
+            return;
+        }
     }
+    panic!("the clock stayed wrong for a second after a signal, again and again");
 }
 
 fn services_killed(home: &Home) {
