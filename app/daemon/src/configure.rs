@@ -187,6 +187,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    #[cfg_attr(
+        windows,
+        ignore = "Wine, which runs it, misses changes far below a watched folder now and then"
+    )]
     async fn a_change_is_told_whether_the_place_was_there_or_not() {
         let home = tempfile::tempdir().expect("folder");
         let place = home.path().join(".docker/certs.d");
