@@ -96,9 +96,9 @@ pub(crate) fn change(paths: &Paths, name: &str, value: Option<&str>) -> Result<S
     let file = SettingsFile::new(paths.settings_file());
     match value {
         Some(value) => {
-            with(paths, &[(name.to_owned(), value.to_owned())])?;
+            let settings = with(paths, &[(name.to_owned(), value.to_owned())])?;
             if name == "machine.disk" {
-                disk::check_size(paths, value)?;
+                disk::check_size(paths, settings.disk)?;
             }
             file.set(name, value)
         }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use slipway_agent_client::CallError;
 use slipway_api::{DiskHolding, DiskTrim, DiskUsage, Problem, Setting, paths::Paths};
 use slipway_protocol::v1;
-use slipway_settings::size::{NotASize, Size};
+use slipway_settings::size::Size;
 use slipway_shim::client::ShimClient;
 use slipway_vm::room;
 
@@ -69,8 +69,7 @@ pub(crate) fn resize(paths: &Paths, size: &str) -> Result<Setting, Problem> {
 }
 
 /// Refuses a size that the disk has outgrown: it would change nothing.
-pub(crate) fn check_size(paths: &Paths, size: &str) -> Result<(), Problem> {
-    let wanted: Size = size.parse().map_err(|e: NotASize| Problem::from_error("settings-wrong", &e))?;
+pub(crate) fn check_size(paths: &Paths, wanted: Size) -> Result<(), Problem> {
     let (_, limit_bytes) = on_host(paths)?.unwrap_or_default();
     if wanted.as_bytes() < limit_bytes {
         let now = Size::bytes(limit_bytes);
