@@ -23,8 +23,8 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeepError {
     /// Nothing starts programs with sessions here.
+    #[cfg(not(windows))] // The registry is always there.
     #[error("{0}")]
-    #[cfg_attr(windows, allow(dead_code))] // The registry is always there.
     Nobody(&'static str),
     /// It would not be read back as it is.
     #[error("`{0}` cannot be named there")]
@@ -42,6 +42,7 @@ pub(crate) enum KeepError {
 impl From<KeepError> for Fail {
     fn from(error: KeepError) -> Self {
         let hint = match error {
+            #[cfg(not(windows))]
             KeepError::Nobody(_) => "have whatever starts your session run `slipway start`",
             KeepError::Unnamable(_) => {
                 "put the program where its path has ordinary characters only, and is shorter"

@@ -1,15 +1,13 @@
 //! What is to be started, and how each system has that written. Data alone, so that all of it is tested wherever the tests run.
 
-use std::{
-    fmt::Write,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::KeepError;
 
 /// The profile of a person who named none.
 const DEFAULT_PROFILE: &str = "default";
 /// Longest command that Windows starts from its Run key.
+#[cfg(any(test, windows))]
 const LONGEST_RUN: usize = 260;
 
 /// One machine, as it is to be started.
@@ -22,7 +20,6 @@ pub(super) struct Entry {
     home: Option<PathBuf>,
 }
 
-#[allow(dead_code)] // Each system takes its own of these.
 impl Entry {
     pub(super) fn of(profile: &str, program: &Path, home: Option<PathBuf>) -> Self {
         Self {
@@ -37,11 +34,13 @@ impl Entry {
         self.profile.as_ref().map_or_else(|| "slipway".into(), |profile| format!("slipway-{profile}"))
     }
 
+    #[cfg(any(test, target_os = "linux"))]
     pub(super) fn program(&self) -> &Path {
         &self.program
     }
 
     /// Whether it is what a package starts: one machine, at its place.
+    #[cfg(any(test, target_os = "linux"))]
     pub(super) fn is_plain(&self) -> bool {
         self.profile.is_none() && self.home.is_none()
     }
@@ -57,6 +56,7 @@ impl Entry {
     }
 
     /// A unit of a person's systemd. As the package's own (`installer/linux/slipway.service`), for a program wherever it lies.
+    #[cfg(any(test, target_os = "linux"))]
     pub(super) fn unit(&self) -> Result<String, KeepError> {
         let program = text(&self.program)?;
         let words = self.words(false).join(" ");
@@ -91,12 +91,15 @@ impl Entry {
     }
 
     /// The label of the property list.
+    #[cfg(any(test, target_os = "macos"))]
     pub(super) fn label(&self) -> String {
         format!("dev.{}", self.name().replacen('-', ".", 1))
     }
 
     /// A launch agent.
+    #[cfg(any(test, target_os = "macos"))]
     pub(super) fn plist(&self) -> Result<String, KeepError> {
+        use std::fmt::Write;
         let mut words = vec![text(&self.program)?];
         words.extend(self.words(true));
         let mut list = String::new();
@@ -123,6 +126,7 @@ impl Entry {
     }
 
     /// A command of Windows' Run key. SLIPWAY_HOME is not in it: there it is the person's own variable, which each session has.
+    #[cfg(any(test, windows))]
     pub(super) fn run(&self) -> Result<String, KeepError> {
         let program = text(&self.program)?;
         let command = format!("\"{program}\" {}", self.words(true).join(" "));
@@ -140,6 +144,7 @@ fn text(path: &Path) -> Result<&str, KeepError> {
 }
 
 /// One word in a line of systemd's.
+#[cfg(any(test, target_os = "linux"))]
 fn systemd(word: &str) -> String {
     let mut quoted = String::from("\"");
     for c in word.chars() {
@@ -152,6 +157,7 @@ fn systemd(word: &str) -> String {
     quoted + "\""
 }
 
+#[cfg(any(test, target_os = "macos"))]
 fn xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -4,6 +4,7 @@
 #[cfg_attr(target_os = "macos", path = "proxies/macos.rs")]
 #[cfg_attr(windows, path = "proxies/windows.rs")]
 mod host;
+#[cfg(any(test, not(target_os = "linux")))]
 mod system;
 
 use slipway_protocol::v1::Proxies;

@@ -3,7 +3,7 @@
 use super::Found;
 
 /// macOS: `scutil --proxy`, the system's own program for its dynamic store. It prints a dictionary, a line for each key.
-#[cfg_attr(not(any(test, target_os = "macos")), allow(dead_code))]
+#[cfg(any(test, target_os = "macos"))]
 pub(super) fn of_scutil(printed: &str) -> Found {
     let mut values = std::collections::BTreeMap::new();
     let mut exceptions = Vec::new();
@@ -39,7 +39,7 @@ pub(super) fn of_scutil(printed: &str) -> Found {
 }
 
 /// Windows: values of `Internet Settings`. `server` is one for all, or `http=…;https=…`.
-#[cfg_attr(not(any(test, windows)), allow(dead_code))]
+#[cfg(any(test, windows))]
 pub(super) fn of_registry(enabled: bool, server: &str, exceptions: &str, script: Option<String>) -> Found {
     let server = if enabled { server } else { "" };
     let proxy = |kind: &str| {
@@ -59,6 +59,7 @@ pub(super) fn of_registry(enabled: bool, server: &str, exceptions: &str, script:
 }
 
 /// An address of IPv6 as it is in an URL.
+#[cfg(any(test, target_os = "macos"))]
 fn bracketed(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
 }
