@@ -34,6 +34,7 @@ use crate::{
     sandbox,
 };
 
+mod listing;
 mod ops;
 mod owners;
 mod room;
@@ -112,6 +113,8 @@ impl std::ops::Deref for Shares {
 pub(crate) struct Inner {
     exports: RwLock<BTreeMap<u64, Arc<Export>>>,
     next: AtomicU64,
+    /// How often exports came or went.
+    changes: AtomicU64,
     options: RwLock<Option<FsOptions>>,
     /// The folder of this process's descriptors.
     proc_fd: File,
@@ -127,6 +130,7 @@ pub(crate) struct Inner {
     skipped: RwLock<Vec<Vec<u8>>>,
     ids: (u32, u32),
     room: room::Room,
+    streams: listing::Streams,
     /// One loan at a time, or one that ends would end another's.
     loan: Mutex<()>,
     /// Whose permissions were lent, and when last; see [`Inner::lending`].
@@ -164,6 +168,7 @@ impl Shares {
         Ok(Self(Arc::new(Inner {
             exports: RwLock::default(),
             next: AtomicU64::new(1),
+            changes: AtomicU64::new(1),
             options: RwLock::new(None),
             proc_fd,
             home: File::open("/")?,
@@ -174,6 +179,7 @@ impl Shares {
             skipped: RwLock::default(),
             ids,
             room: room::Room::new(files, threads),
+            streams: listing::Streams::default(),
             loan: Mutex::default(),
             lent: RwLock::default(),
             lends: AtomicBool::new(false),
@@ -207,12 +213,15 @@ impl Inner {
         }
         self.remove(id);
         write(&self.exports).insert(number, Arc::new(export));
+        self.changes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Shares it no longer.
     pub(crate) fn remove(&self, id: &str) {
         write(&self.exports).retain(|_, export| export.id != id);
+        self.streams.retain(|number| read(&self.exports).contains_key(&number));
+        self.changes.fetch_add(1, Ordering::Relaxed);
     }
 
     fn open_root(&self, export: &Export, options: FsOptions) -> io::Result<()> {
@@ -377,15 +386,8 @@ impl Inner {
     }
 
     /// A file is opened: the guest may keep what it has read of it, where it would hear of changes.
-    fn opened(&self, export: &Export, inode: u64, options: OpenOptions, dir: bool) -> OpenOptions {
-        if !self.vouched(export, inode) {
-            return options;
-        }
-        if dir {
-            options | OpenOptions::KEEP_CACHE | OpenOptions::CACHE_DIR
-        } else {
-            options | OpenOptions::KEEP_CACHE
-        }
+    fn opened(&self, export: &Export, inode: u64, options: OpenOptions) -> OpenOptions {
+        if self.vouched(export, inode) { options | OpenOptions::KEEP_CACHE } else { options }
     }
 
     /// Tells the watcher that the guest did something to a name.

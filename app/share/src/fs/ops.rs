@@ -3,6 +3,7 @@
 use std::{
     ffi::{CStr, CString},
     io,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -48,7 +49,10 @@ impl FileSystem for Shares {
             }
         }
         // What the exports' own file systems would ask for: they are all set up alike.
-        let wanted = FsOptions::DO_READDIRPLUS | FsOptions::READDIRPLUS_AUTO | FsOptions::HANDLE_KILLPRIV_V2;
+        let wanted = FsOptions::DO_READDIRPLUS
+            | FsOptions::READDIRPLUS_AUTO
+            | FsOptions::HANDLE_KILLPRIV_V2
+            | FsOptions::ZERO_MESSAGE_OPENDIR;
         Ok(wanted & capable)
     }
 
@@ -58,6 +62,7 @@ impl FileSystem for Shares {
             export.fs.destroy();
             write(&export.known).clear();
         }
+        self.streams.retain(|_| false);
     }
 
     fn lookup(&self, ctx: Context, parent: u64, name: &CStr) -> io::Result<Entry> {
@@ -101,7 +106,7 @@ impl FileSystem for Shares {
 
     fn getattr(&self, ctx: Context, inode: u64, handle: Option<u64>) -> io::Result<(Attr, Duration)> {
         if inode == ROOT_ID {
-            return Ok((root::attr(), root::TIMEOUT));
+            return Ok((root::attr(self.changes.load(Ordering::Relaxed)), root::TIMEOUT));
         }
         let (export, inode) = self.export(inode)?;
         let (mut attr, _) = export.fs.getattr(nobody(ctx), inode, handle)?;
@@ -255,7 +260,7 @@ impl FileSystem for Shares {
         if flags as i32 & libc::O_TRUNC != 0 {
             self.left(&export, inode);
         }
-        Ok((handle, self.opened(&export, inode, options, false)))
+        Ok((handle, self.opened(&export, inode, options)))
     }
 
     fn create(
@@ -293,7 +298,7 @@ impl FileSystem for Shares {
         } else {
             self.hand_out(&export, parent, name, entry)
         };
-        Ok((entry, handle, self.opened(&export, inode, options, false)))
+        Ok((entry, handle, self.opened(&export, inode, options)))
     }
 
     fn read<W: ZeroCopyWriter>(
@@ -455,20 +460,13 @@ impl FileSystem for Shares {
         self.lending(&export, inode, || export.fs.removexattr(nobody(ctx), inode, name))
     }
 
-    fn opendir(&self, ctx: Context, inode: u64, flags: u32) -> io::Result<(Option<u64>, OpenOptions)> {
-        if inode == ROOT_ID {
-            return Ok((None, OpenOptions::empty()));
-        }
-        let (export, inode) = self.export(inode)?;
-        if export.only.is_some() && inode == ROOT_ID {
-            return Ok((None, OpenOptions::empty()));
-        }
-        let open = || export.fs.opendir(nobody(ctx), inode, flags);
-        let (handle, options) = self.lending(&export, inode, open)?;
-        Ok((handle, self.opened(&export, inode, options, true)))
+    fn opendir(&self, _ctx: Context, _inode: u64, _flags: u32) -> io::Result<(Option<u64>, OpenOptions)> {
+        let spared = read(&self.options).is_some_and(|known| known.contains(FsOptions::ZERO_MESSAGE_OPENDIR));
+        // "Not known here": the kernel opens each folder without us from now on. See `listing`.
+        if spared { Err(errno(libc::ENOSYS)) } else { Ok((None, OpenOptions::empty())) }
     }
 
-    fn readdir(&self, ctx: Context, inode: u64, handle: u64, size: u32, offset: u64) -> io::Result<Listing> {
+    fn readdir(&self, ctx: Context, inode: u64, _handle: u64, size: u32, offset: u64) -> io::Result<Listing> {
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let dots = |mut names: Vec<(CString, u32)>| {
             let kind = u32::from(libc::DT_DIR);
@@ -486,23 +484,16 @@ impl FileSystem for Shares {
         if let Some(only) = export.only.clone().filter(|_| inode == ROOT_ID) {
             return dots(vec![(only, u32::from(libc::DT_UNKNOWN))]);
         }
-        export.fs.readdir(nobody(ctx), inode, handle, size, offset).map(Listing::Host)
+        self.list(ctx, &export, inode, size, offset).map(Listing::Host)
     }
 
-    fn fsyncdir(&self, ctx: Context, inode: u64, datasync: bool, handle: u64) -> io::Result<()> {
+    fn fsyncdir(&self, ctx: Context, inode: u64, datasync: bool, _handle: u64) -> io::Result<()> {
         let (export, inode) = self.folder(inode)?;
-        export.fs.fsyncdir(nobody(ctx), inode, datasync, handle)
+        self.sync_folder(ctx, &export, inode, datasync)
     }
 
-    fn releasedir(&self, ctx: Context, inode: u64, flags: u32, handle: u64) -> io::Result<()> {
-        if inode == ROOT_ID {
-            return Ok(());
-        }
-        let (export, inode) = self.export(inode)?;
-        if export.only.is_some() && inode == ROOT_ID {
-            return Ok(());
-        }
-        export.fs.releasedir(nobody(ctx), inode, flags, handle)
+    fn releasedir(&self, _ctx: Context, _inode: u64, _flags: u32, _handle: u64) -> io::Result<()> {
+        Ok(())
     }
 
     fn access(&self, _ctx: Context, _inode: u64, _mask: u32) -> io::Result<()> {

@@ -42,6 +42,14 @@ pub(crate) fn put_off<T>(act: impl FnOnce() -> T) -> Option<T> {
     (!GAVE_UP.replace(false)).then_some(done)
 }
 
+/// May this thread wait? What it does is put off if not.
+pub(super) fn may_wait() -> bool {
+    if HASTY.get() {
+        GAVE_UP.set(true);
+    }
+    !HASTY.get()
+}
+
 /// What there is room for, and who waits.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -112,8 +120,7 @@ impl Inner {
     /// False, at once, where this thread must not wait.
     fn wait_while(&self, mut full: impl FnMut() -> bool) -> bool {
         self.ask_for_room();
-        if HASTY.get() {
-            GAVE_UP.set(true);
+        if !may_wait() {
             return false;
         }
         if self.room.waiting.fetch_add(1, Ordering::SeqCst) + 1 < self.room.threads {

@@ -12,10 +12,12 @@ use virtiofsd::{
 /// How long the guest may believe our root: what is shared changes seldom, and is asked for by name.
 pub(super) const TIMEOUT: Duration = Duration::ZERO;
 
-/// The attributes of our root.
-pub(super) fn attr() -> Attr {
+/// The attributes of our root, in which exports came or went `changes` times: by its time the guest knows whether a listing
+/// that it remembers still holds.
+pub(super) fn attr(changes: u64) -> Attr {
     Attr {
         ino: ROOT_ID,
+        mtime: changes,
         mode: libc::S_IFDIR | 0o555,
         nlink: 2,
         uid: GuestUid::from(0),

@@ -7,6 +7,7 @@ use crate::echo;
 
 mod durable;
 mod escape;
+mod listing;
 mod ordinary;
 
 /// Shares in this thread's own current folder, as the worker has them but for its confinement.

@@ -218,14 +218,11 @@ fn swapping_folders_for_links_a_hundred_thousand_times_reaches_nothing_outside()
             (
                 "readdir",
                 trap.attack(scope, |shares, folder| {
-                    let (handle, _) = shares.opendir(who(0), folder, 0)?;
-                    let handle = handle.expect("a handle");
-                    let mut listing = shares.readdir(who(0), folder, handle, 4096, 0)?;
+                    let mut listing = shares.readdir(who(0), folder, 0, 4096, 0)?;
                     while let Some(entry) = virtiofsd::filesystem::DirectoryIterator::next(&mut listing) {
                         assert_ne!(entry.name, c"secret", "a folder outside was listed");
                     }
-                    drop(listing);
-                    shares.releasedir(who(0), folder, 0, handle)
+                    Ok(())
                 }),
             ),
         ];
