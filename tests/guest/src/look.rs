@@ -1,8 +1,10 @@
 //! What a container sees, and when.
 //!
 //! ```text
-//!   look FOLDER    on each event of a name that asks for another look: what happened, the name, what the file says now
-//!   poll FILE      what the file says, each time that it says something else; `-` when there is none
+//!   look FOLDER    on each event of a name that asks for another look: what happened, the name, what the file says now, and
+//!                  whether the folder's listing disagrees
+//!   poll FILE      what the file says, each time that it says something else and the folder's listing agrees; `-` when
+//!                  there is none
 //!   hear FOLDER…   at each change of a file's contents or attributes, at once: the folder's number, the name
 //!   touch          reads `SECONDS NANOSECONDS FILE` a line each, and sets the time of the file's change
 //! ```
@@ -27,6 +29,13 @@ fn says(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|_| "-".into())
 }
 
+/// Does the folder's listing have the file just when it can be read?
+fn listing_agrees(path: &Path, said: &str) -> bool {
+    let entries = path.parent().and_then(|folder| fs::read_dir(folder).ok());
+    let listed = entries.is_some_and(|entries| entries.flatten().any(|entry| entry.path() == path));
+    listed == (said != "-")
+}
+
 /// Looks at each event until it is killed; `ready` is its first line.
 pub(crate) fn look(folder: &Path) -> io::Result<()> {
     let queue = inotify::init(CreateFlags::CLOEXEC)?;
@@ -41,7 +50,10 @@ pub(crate) fn look(folder: &Path) -> io::Result<()> {
     inotify::add_watch(&queue, folder, mask)?;
     each(&queue, |event, name| {
         let (_, kind) = kinds.iter().find(|(kind, _)| event.events().contains(*kind))?;
-        Some(format!("{kind} {name} {}", says(&folder.join(name))))
+        let file = folder.join(name);
+        let said = says(&file);
+        let listed = if listing_agrees(&file, &said) { "" } else { ", which its folder's listing denies" };
+        Some(format!("{kind} {name} {said}{listed}"))
     })
 }
 
@@ -67,7 +79,7 @@ pub(crate) fn poll(file: &Path) -> io::Result<()> {
     let mut before = String::new();
     loop {
         let now = says(file);
-        if now != before {
+        if now != before && listing_agrees(file, &now) {
             writeln!(out, "{now}")?;
             out.flush()?;
             before = now;
