@@ -153,6 +153,7 @@ pub(crate) fn run(args: &Args, built: &Built) {
     let exec = |words: &[&str]| docker(&["exec", "bench"]).args(words).run().ok();
     exec(&["busybox", "mkdir", "/virtiofsd", "/sshfs"]);
     exec(&["busybox", "mount", "-t", "virtiofs", "plain", "/virtiofsd"]);
+    exec(&["busybox", "mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing"]);
     let mut sides = vec!["slipway=/slipway", "virtiofsd=/virtiofsd", "guest's disk=/local"];
     let mut serving = None;
     if !args.no_sshfs {
@@ -167,6 +168,7 @@ pub(crate) fn run(args: &Args, built: &Built) {
     ours.home.wait_watched(mine);
 
     let mut rows: Vec<(String, Vec<Row>, Vec<Vec<f64>>)> = Vec::new();
+    let mut requests = Vec::new();
     let [pairs, count] = [args.pairs, args.count].map(|number| number.to_string());
     let measure = docker(&["exec", "bench", "/measure", "bench", &pairs, &count, &args.rows]).args(&sides);
     let lines = Lines::of(measure);
@@ -174,6 +176,9 @@ pub(crate) fn run(args: &Args, built: &Built) {
         let (_, line) = lines.next(PATIENCE).expect("the container measures to its end");
         if line == "done" {
             break;
+        }
+        if let Some(asked) = line.strip_prefix("asked ") {
+            requests.push(asked.replace('\t', ": "));
         }
         let Some((name, all)) = row(&line) else { continue };
         let [own, peers @ ..] = all.as_slice() else { continue };
@@ -205,6 +210,8 @@ pub(crate) fn run(args: &Args, built: &Built) {
         let [own, theirs] = [0, 1].map(|side| median(asked[side].clone()));
         println!("  {name:<38} {own:>8} : {theirs}");
     }
+    println!("requests of one round more");
+    requests.iter().for_each(|asked| println!("  {asked}"));
     println!("files {count}, of git {}", args.files);
     println!("host  {}", sides::host());
     // With the machine its client goes.

@@ -1,7 +1,9 @@
 //! What file systems cost, measured in one container that has them all, in turns, so that each meets the same noise.
 //!
 //! `bench ROUNDS COUNT ROWS NAME=FOLDER...`: of each row with ROWS in its name that many rounds, in each of these folders, with
-//! COUNT files where a row is about many. Prints `row NAME`, and of each folder microseconds and the requests that its device was asked meanwhile, all with tabs between.
+//! COUNT files where a row is about many. Prints `row NAME`, and of each folder microseconds and how often its device has
+//! interrupted meanwhile; then, from one round more, `asked NAME`, a side's name, and the requests that it made: all with tabs
+//! between.
 
 use std::{
     fs,
@@ -12,6 +14,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+mod requests;
 
 /// Before each measurement: what may be believed for a second only has to be asked for again, as between two commands of a
 /// person.
@@ -48,6 +52,7 @@ const WORK: &[(&str, Work)] = &[
 
 /// What is measured in one folder.
 struct Side {
+    name: String,
     root: PathBuf,
     /// Its device's name among interrupts, where it has one.
     device: Option<String>,
@@ -82,6 +87,11 @@ pub(crate) fn run(words: &[&str]) -> io::Result<()> {
             let numbers = measured.iter().map(|(took, told)| format!("\t{}\t{told}", took.as_micros()));
             println!("row {name}{}", numbers.collect::<String>());
         }
+        for side in sides.iter().filter(|side| side.device.is_some()) {
+            thread::sleep(REST);
+            let asked = requests::asked(|| work(&side.root, count).map(drop))?;
+            println!("asked {name}\t{}\t{asked}", side.name);
+        }
     }
     println!("done");
     Ok(())
@@ -106,7 +116,7 @@ impl Side {
             .collect();
         devices.sort_unstable();
         let device = place.and_then(|place: usize| devices.get(place)).map(|(_, name)| name.clone());
-        Ok(Self { root: root.into(), device })
+        Ok(Self { name: name.to_owned(), root: root.into(), device })
     }
 
     /// How often the device has interrupted so far: each time for an answer, or for several at once.
