@@ -45,6 +45,10 @@ use crate::{
     streams::{DialAnswer, HEADER, Header, MAX_PAYLOAD, StreamId, Streams},
 };
 
+mod taken;
+
+use taken::Taken;
+
 /// How long the guest may take to answer a dial.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the worker may take to give a dial up; only a dead worker takes longer.
@@ -60,6 +64,8 @@ const QUEUES: usize = 2;
 const HOST_EVENT: u16 = QUEUES as u16 + 1;
 /// In the nested epoll: the command eventfd. Streams use their ids, which are 32 bits wide.
 const COMMAND: u64 = u64::MAX;
+/// There too: the timer of what was taken.
+const TIMER: u64 = u64::MAX - 1;
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
@@ -139,6 +145,7 @@ struct Backend {
     commands: Arc<Commands>,
     watch: OwnedFd,
     scratch: Vec<u8>,
+    taken: Taken,
 }
 
 impl Backend {
@@ -156,6 +163,10 @@ impl Backend {
             let (flags, data) = (event.flags, event.data.u64());
             if data == COMMAND {
                 self.run_commands();
+                continue;
+            }
+            if data == TIMER {
+                self.taken.fired();
                 continue;
             }
             let Ok(id) = StreamId::try_from(data) else { continue };
@@ -196,11 +207,11 @@ impl Backend {
     /// Takes what the guest sent, at most [`BATCH`] packets.
     fn take_from_guest(&mut self, vring: &VringRwLock<Memory>) -> io::Result<()> {
         let memory = self.memory.memory();
-        let mut any = false;
+        let mut count = 0;
         let mut state = vring.get_mut();
         for _ in 0..BATCH {
             let Some(chain) = state.get_queue_mut().pop_descriptor_chain(memory.clone()) else { break };
-            any = true;
+            count += 1;
             let head = chain.head_index();
             if let Ok(mut reader) = chain.reader(&memory) {
                 let mut header = [0u8; HEADER];
@@ -214,8 +225,9 @@ impl Backend {
             }
             state.add_used(head, 0).map_err(io::Error::other)?;
         }
+        let size = state.get_queue().size();
         drop(state);
-        if any && vring.needs_notification().map_err(io::Error::other)? {
+        if self.taken.more(count, size)? && vring.needs_notification().map_err(io::Error::other)? {
             vring.signal_used_queue()?;
         }
         Ok(())
@@ -444,6 +456,9 @@ impl VhostUserVsock {
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(setup)?;
         epoll::add(&watch, &wake, epoll::EventData::new_u64(COMMAND), epoll::EventFlags::IN)
             .map_err(setup)?;
+        let taken = Taken::new().map_err(ListenError::Setup)?;
+        epoll::add(&watch, taken.timer(), epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)
+            .map_err(setup)?;
         let watch_fd = watch.as_raw_fd();
         let commands = Arc::new(Commands { queue: Mutex::new(Some(VecDeque::new())), wake });
         let memory = Memory::new(GuestMemoryMmap::new());
@@ -456,6 +471,7 @@ impl VhostUserVsock {
             commands: Arc::clone(&commands),
             watch,
             scratch: vec![0; MAX_PAYLOAD],
+            taken,
         }));
         let mut daemon = VhostUserDaemon::new("slipway-vsock".into(), Arc::clone(&backend), memory)
             .map_err(|e| ListenError::Backend(e.to_string()))?;
