@@ -23,7 +23,9 @@
 #include <linux/percpu.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/virtio_vsock.h>
 #include <linux/workqueue.h>
+#include <net/af_vsock.h>
 #include <net/sock.h>
 
 /* What the agent writes: descriptors of its own, of connected streams. The agent's `hand_over` writes the same. */
@@ -97,6 +99,64 @@ static void space(struct sock *sk)
 	wake(sk);
 }
 
+/*
+ * What virtio's sockets have ready, as their own recvmsg takes it, but for one thing: that tells the host of the room at
+ * each message that leaves the queue empty, with a packet and its interrupt, before anybody has seen the message. The host
+ * has enough room to go on, and hears with the next packet for it; in the end by itself. 0: nothing, or not for us to say.
+ */
+static int take_packets(struct socket *source, char *bytes)
+{
+	struct sock *sk = source->sk;
+	struct virtio_vsock_sock *queued;
+	struct vsock_sock *vsk;
+	int taken = 0;
+	bool tell;
+
+	if (sk->sk_family != AF_VSOCK)
+		return 0;
+	vsk = vsock_sk(sk);
+	lock_sock(sk);
+	if (!vsk->transport || vsk->transport->stream_dequeue != virtio_transport_stream_dequeue) {
+		/* Another hypervisor's. */
+		release_sock(sk);
+		return 0;
+	}
+	queued = vsk->trans;
+	spin_lock_bh(&queued->rx_lock);
+	while (taken < BYTES) {
+		struct sk_buff *skb = skb_peek(&queued->rx_queue);
+		unsigned int length, *offset;
+
+		if (!skb)
+			break;
+		offset = &VIRTIO_VSOCK_SKB_CB(skb)->offset;
+		length = min_t(unsigned int, skb->len - *offset, BYTES - taken);
+		if (skb_copy_bits(skb, *offset, bytes + taken, length))
+			break;
+		taken += length;
+		*offset += length;
+		queued->rx_bytes -= length;
+		if (*offset == skb->len) {
+			u32 whole = le32_to_cpu(virtio_vsock_hdr(skb)->len);
+
+			queued->buf_used -= whole;
+			queued->fwd_cnt += whole;
+			__skb_unlink(skb, &queued->rx_queue);
+			consume_skb(skb);
+		}
+	}
+	tell = queued->buf_alloc - (queued->fwd_cnt - queued->last_fwd_cnt) < VIRTIO_VSOCK_MAX_PKT_BUF_SIZE;
+	spin_unlock_bh(&queued->rx_lock);
+	if (tell) {
+		u64 size = queued->buf_alloc;
+
+		/* Says how much room there is, by the way in which that changes. */
+		virtio_transport_notify_buffer_size(vsk, &size);
+	}
+	release_sock(sk);
+	return taken;
+}
+
 /* Sends what was taken, or takes more. 1: there may be more to do, 0: not before somebody calls, less: it broke. */
 static int move(struct pair *pair, unsigned int from)
 {
@@ -114,7 +174,9 @@ static int move(struct pair *pair, unsigned int from)
 		if (!way->bytes)
 			return -ENOMEM;
 		piece = (struct kvec){ .iov_base = way->bytes, .iov_len = BYTES };
-		done = kernel_recvmsg(source, &message, &piece, 1, BYTES, MSG_DONTWAIT);
+		done = take_packets(source, way->bytes);
+		if (!done)
+			done = kernel_recvmsg(source, &message, &piece, 1, BYTES, MSG_DONTWAIT);
 		if (done <= 0) {
 			put_bytes(way->bytes);
 			way->bytes = NULL;
