@@ -1,11 +1,14 @@
 //! From nothing, or from a shim that lives already, to an answering engine: named phases, each with what explains its
 //! failure. Whatever goes wrong, no machine is left behind that nobody asked for.
 
+#[cfg_attr(unix, path = "boot/disk.rs")]
+#[cfg_attr(windows, path = "boot/disk_windows.rs")]
+pub(crate) mod disk;
 #[cfg_attr(target_os = "linux", path = "boot/qemu.rs")]
 #[cfg_attr(not(target_os = "linux"), path = "boot/hypervisor.rs")]
 pub(crate) mod vmm;
 
-use std::{fs::File, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use slipway_api::{Machine, PhaseState, Problem, StartRequest};
 use slipway_manifest::Manifest;
@@ -243,35 +246,21 @@ pub(crate) fn cancelled() -> Problem {
 
 /// Makes the data disk where there is none, or larger when the settings say so. Never smaller.
 fn prepare_disk(path: &Path, bytes: u64) -> Result<(), Problem> {
-    let failed = |error: std::io::Error| {
-        let full = error.kind() == std::io::ErrorKind::StorageFull;
-        let problem =
-            Problem::new("data-disk", format!("failed to prepare the data disk `{}`", path.display()))
-                .because(error.to_string());
-        if full { problem.hint("free some space on this computer") } else { problem }
-    };
     if let Some(dir) = path.parent() {
-        let free = room::free(dir).map_err(failed)?;
+        let free = room::free(dir).map_err(|error| not_prepared(path, &error, None))?;
         if free < ROOM {
             return Err(Problem::new("host-disk-full", format!("the disk of `{}` is full", dir.display()))
                 .because(format!("{} MiB are free, and at least {} are needed", free >> 20, ROOM >> 20))
                 .hint("free some space; nothing of yours in Slipway was touched"));
         }
     }
-    vmm::make_disk(path, bytes, failed)
+    disk::prepare(path, bytes)
 }
 
-/// As a sparse file.
-fn sparse_disk(
-    path: &Path,
-    bytes: u64,
-    failed: impl Fn(std::io::Error) -> Problem + Copy,
-) -> Result<(), Problem> {
-    let disk = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    if disk.metadata().map_err(failed)?.len() < bytes {
-        disk.set_len(bytes).map_err(failed)?;
-    }
-    disk.sync_all().map_err(failed)
+fn not_prepared(path: &Path, error: &dyn std::error::Error, hint: Option<&str>) -> Problem {
+    let problem = Problem::new("data-disk", format!("failed to prepare the data disk `{}`", path.display()));
+    let problem = problem.because(error.to_string()).because_of(error);
+    hint.into_iter().fold(problem, Problem::hint)
 }
 
 fn shim_config(context: &Context, settings: &Settings, manifest: &Manifest, guest: GuestArch) -> ShimConfig {

@@ -1,6 +1,6 @@
 //! The data disk from both sides: what it takes of this computer, what is in it, and giving back what is in it no longer.
 //!
-//! The disk is a sparse file. It grows as the guest writes, and shrinks when the guest says which of its blocks are free: a trim.
+//! The disk is a sparse file, or what Hyper-V has for one. It grows as the guest writes, and shrinks when the guest says which of its blocks are free: a trim.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use slipway_settings::size::Size;
 use slipway_shim::client::ShimClient;
 use slipway_vm::room;
 
-use crate::{config, engine, guest};
+use crate::{boot, config, engine, guest};
 
 /// How long the engine may take to add up what it has: it looks at every file of every volume.
 const ADD_UP: Duration = Duration::from_secs(60);
@@ -83,7 +83,7 @@ pub(crate) fn check_size(paths: &Paths, wanted: Size) -> Result<(), Problem> {
 /// What the disk takes on the host, and what it may take at most; `None` when there is none yet.
 pub(crate) fn on_host(paths: &Paths) -> Result<Option<(u64, u64)>, Problem> {
     let path = paths.data_disk();
-    let found = std::fs::metadata(&path).and_then(|found| Ok((room::taken(&path)?, found.len())));
+    let found = std::fs::metadata(&path).and_then(|_| Ok((room::taken(&path)?, boot::disk::size(&path)?)));
     match found {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -200,8 +200,7 @@ mod tests {
         let code = |size: &str| resize(&paths, size).expect_err("refused").code;
         assert_eq!(code("much"), "settings-wrong");
         assert_eq!(resize(&paths, "20GiB").expect("there is no disk yet").value, "20GiB");
-        let disk = std::fs::File::create(paths.data_disk()).expect("a disk");
-        disk.set_len(30 << 30).expect("sparse");
+        boot::disk::prepare(&paths.data_disk(), 30 << 30).expect("a disk");
         assert_eq!(code("29GiB"), "disk-shrink");
         let set = config::change(&paths, "machine.disk", Some("29GiB"));
         assert_eq!(set.expect_err("the same, by its setting").code, "disk-shrink");

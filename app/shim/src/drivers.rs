@@ -1,6 +1,8 @@
-//! Which driver runs machines on this system: the only place that names one.
+//! Which driver runs machines on this system, and what it wants of the data disk: the only place that names one.
 
 use slipway_vm::Driver;
+#[cfg(windows)]
+pub use slipway_vm_hyperv::disk;
 
 use crate::server::ShimConfig;
 

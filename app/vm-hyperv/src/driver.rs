@@ -35,6 +35,7 @@ use crate::{
     document::{self, Host, ShareChange},
     exit,
     hcs::{self, Act, Hcs, HcsError, System},
+    library::LibraryError,
     vhd,
 };
 
@@ -289,7 +290,7 @@ async fn blocking<T: Send + 'static>(
     let failed = |source| DriverError::Io { act: act.into(), source };
     let done = spawn_blocking(call).await.map_err(|e| failed(io::Error::other(e)))?;
     done.map_err(|source| match source.get_ref().and_then(|e| e.downcast_ref::<HcsError>()) {
-        Some(HcsError::Absent { .. }) => {
+        Some(HcsError::Library(LibraryError::Absent { .. })) => {
             DriverError::NotInstalled { program: "Hyper-V (computecore.dll)".into() }
         }
         _ => failed(source),

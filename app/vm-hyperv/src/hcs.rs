@@ -1,18 +1,12 @@
-//! The calls of `computecore.dll`, looked up when they are first needed: a program that imported them would not start on a
-//! Windows without Hyper-V.
+//! The calls of `computecore.dll`, looked up when they are first needed.
 //!
 //! Every call that takes time is an operation: it is begun, waited for with a bound, and tells its result as JSON.
 
-use std::{
-    ffi::{OsStr, c_void},
-    os::windows::ffi::OsStrExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{ffi::c_void, path::Path, sync::Arc, time::Duration};
 
-use libloading::os::windows::{LOAD_LIBRARY_SEARCH_SYSTEM32, Library};
 use windows_sys::Win32::Foundation::LocalFree;
+
+use crate::library::{self, LibraryError, calls, read, wide};
 
 type Handle = *mut c_void;
 type Hresult = i32;
@@ -34,48 +28,12 @@ struct Event {
 /// HCS did not do its part.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HcsError {
-    /// Hyper-V is not there, or not switched on.
-    #[error("Hyper-V's Host Compute Service is not available on this Windows: `{dll}` cannot be loaded")]
-    Absent {
-        dll: PathBuf,
-        #[source]
-        source: libloading::Error,
-    },
-    /// A Windows that is older than the call.
-    #[error("this Windows is too old: its Host Compute Service has no `{call}`")]
-    TooOld {
-        call: &'static str,
-        #[source]
-        source: libloading::Error,
-    },
+    /// Hyper-V is not there or not switched on, or older than what is asked of it.
+    #[error("Hyper-V's Host Compute Service is not available")]
+    Library(#[from] LibraryError),
     /// The call was refused, or the operation ended badly.
     #[error("`{call}` failed with {code:#010x}{told}")]
     Failed { call: &'static str, code: u32, told: String },
-}
-
-macro_rules! calls {
-    ($($name:ident: fn($($arg:ty),*) $(-> $ret:ty)?;)*) => {
-        /// The functions by their names in Windows' documentation.
-        #[allow(non_snake_case)]
-        struct Calls {
-            $($name: unsafe extern "system" fn($($arg),*) $(-> $ret)?,)*
-            _library: Library,
-        }
-
-        impl Calls {
-            fn look_up(library: Library) -> Result<Self, HcsError> {
-                Ok(Self {
-                    $($name: {
-                        let name = concat!(stringify!($name), "\0");
-                        // SAFETY: the type is the one that computecore.h declares for this name.
-                        let symbol = unsafe { library.get(name.as_bytes()) };
-                        *symbol.map_err(|source| HcsError::TooOld { call: stringify!($name), source })?
-                    },)*
-                    _library: library,
-                })
-            }
-        }
-    };
 }
 
 calls! {
@@ -121,15 +79,7 @@ pub(crate) enum Act {
 impl Hcs {
     /// Loads `dll`, or the system's own.
     pub(crate) fn load(dll: Option<&Path>) -> Result<Self, HcsError> {
-        let (path, flags) = match dll {
-            Some(path) => (path, 0),
-            // Nowhere else: not from the folder that the program happens to be started in.
-            None => (Path::new("computecore.dll"), LOAD_LIBRARY_SEARCH_SYSTEM32),
-        };
-        // SAFETY: what loading the library of the system runs is the system's.
-        let library = unsafe { Library::load_with_flags(path, flags) };
-        let library = library.map_err(|source| HcsError::Absent { dll: path.to_owned(), source })?;
-        Calls::look_up(library).map(Self)
+        Ok(Self(Calls::look_up(library::load(dll, "computecore.dll")?)?))
     }
 
     /// What the service says of itself, as JSON: proof that it answers this user.
@@ -273,22 +223,7 @@ fn result(call: &'static str, code: Hresult, told: String) -> Result<String, Hcs
     Err(HcsError::Failed { call, code: code.cast_unsigned(), told })
 }
 
-fn wide(text: impl AsRef<OsStr>) -> Vec<u16> {
-    text.as_ref().encode_wide().chain([0]).collect()
-}
-
-/// The text at a pointer that may be null.
-fn read(text: *const u16) -> String {
-    if text.is_null() {
-        return String::new();
-    }
-    // SAFETY: what HCS gives ends with a zero.
-    let length = (0..).take_while(|at| unsafe { *text.add(*at) } != 0).count();
-    // SAFETY: as many words as were just read.
-    String::from_utf16_lossy(unsafe { std::slice::from_raw_parts(text, length) })
-}
-
-/// The same, and frees it.
+/// The text at a pointer that may be null, which it frees.
 fn take(text: *mut u16) -> String {
     let read = read(text);
     if !text.is_null() {

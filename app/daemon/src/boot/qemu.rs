@@ -3,8 +3,6 @@
 use slipway_api::Problem;
 use slipway_vm::GuestArch;
 
-pub(super) use super::sparse_disk as make_disk;
-
 /// The VM program for a guest's processor.
 pub(crate) fn qemu_for(guest: GuestArch) -> &'static str {
     match guest {

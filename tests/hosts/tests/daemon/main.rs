@@ -88,12 +88,14 @@ fn start(stage: &Stage) {
     assert!(refused.contains("guest image") && refused.contains("slipway image install"), "{refused}");
     stage.image();
     stage.slipway(&["mount", "add", &stage.folder().to_string_lossy()]);
-    if cfg!(windows) {
-        let refused = stage.refused(&["start"]);
-        assert!(refused.contains("New-VHD") && refused.contains("data.vhdx"), "{refused}");
-        stage.data_disk();
-    }
+    stage.slipway(&["config", "set", "machine.disk", "20GiB"]);
     stage.slipway(&["start"]);
+    // Made by the start, as large as was said, of which nearly nothing is taken.
+    let usage: Value = serde_json::from_str(&stage.slipway(&["disk", "usage", "--json"])).expect("JSON");
+    assert_eq!(usage["limit_bytes"], 20u64 << 30, "{usage}");
+    assert!(usage["host_bytes"].as_u64().is_some_and(|taken| taken < 8 << 20), "{usage}");
+    let refused = stage.refused(&["disk", "resize", "10GiB"]);
+    assert!(refused.contains("20GiB"), "{refused}");
     let (_, status) = stage.status();
     assert_eq!(status["engine"], "28.5.1", "{status}");
     assert_eq!(
@@ -243,7 +245,6 @@ fn stop(stage: &mut Stage) {
 /// With the program itself as daemon and shim.
 fn no_hyper_v(stage: &mut Stage) {
     stage.image();
-    stage.data_disk();
     let refused = stage.refused(&["start"]);
     assert!(refused.contains("Hyper-V") && refused.contains("machine"), "{refused}");
     let (code, status) = stage.status();

@@ -204,13 +204,6 @@ impl Stage {
         real.to_str().expect("text").trim_start_matches(r"\\?\").into()
     }
 
-    /// Stands for the one that a person makes.
-    pub(crate) fn data_disk(&self) {
-        let disk = self.paths().data_disk();
-        fs::create_dir_all(disk.parent().expect("a folder")).expect("made");
-        fs::write(disk, "").expect("made");
-    }
-
     /// One request to the engine, and all of its answer.
     pub(crate) fn ask(&self, request: &str) -> String {
         self.exchange(&self.paths().docker_sock(), request)
