@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, path::Path};
 use serde::Serialize;
 use slipway_vm::{AccelChoice, DriverError, MachineSpec};
 
+use crate::network::{Adapter, NetworkAdapter, guid};
+
 /// Who may do what, in Windows' own language: nobody anything.
 const NOBODY: &str = "D:P(D;;FA;;;WD)";
 /// The TCP-like port within the machine on which HCS serves Plan 9.
@@ -22,6 +24,8 @@ pub struct Host {
     pub root_vhd: std::path::PathBuf,
     /// The pipe on which the driver listens for the serial console: `\\.\pipe\…`.
     pub console_pipe: String,
+    /// What the machine's network is.
+    pub network: Adapter,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,6 +97,7 @@ struct Processor {
 #[serde(rename_all = "PascalCase")]
 struct Devices<'a> {
     scsi: BTreeMap<&'static str, Controller<'a>>,
+    network_adapters: BTreeMap<String, NetworkAdapter<'a>>,
     com_ports: BTreeMap<&'static str, ComPort<'a>>,
     hv_socket: HvSocket,
     plan9: Plan9,
@@ -180,6 +185,8 @@ pub fn machine(spec: &MachineSpec, host: &Host) -> Result<String, DriverError> {
         return bad(format!("`{}` is no security identifier", host.user_sid));
     }
     let disk = |path, read_only| Ok(Attachment { kind: "VirtualDisk", path: text(path)?, read_only });
+    let network = host.network.cmdline();
+    let words: Vec<&str> = spec.cmdline.iter().map(String::as_str).chain([network.as_str()]).collect();
     let system = ComputeSystem {
         owner: "slipway",
         schema_version: SchemaVersion { major: 2, minor: 1 },
@@ -190,7 +197,7 @@ pub fn machine(spec: &MachineSpec, host: &Host) -> Result<String, DriverError> {
                 linux_kernel_direct: LinuxKernelDirect {
                     kernel_file_path: text(&spec.kernel)?,
                     init_rd_path: text(&spec.initramfs)?,
-                    kernel_cmd_line: spec.cmdline.join(" "),
+                    kernel_cmd_line: words.join(" "),
                 },
             },
             compute_topology: Topology {
@@ -214,6 +221,7 @@ pub fn machine(spec: &MachineSpec, host: &Host) -> Result<String, DriverError> {
                     },
                 )]
                 .into(),
+                network_adapters: [(guid(host.network.endpoint), host.network.in_document())].into(),
                 com_ports: [("0", ComPort { named_pipe: &host.console_pipe })].into(),
                 hv_socket: HvSocket {
                     hv_socket_config: HvSocketConfig {
@@ -317,6 +325,11 @@ mod tests {
             user_sid: "S-1-5-21-1-2-3-1001".into(),
             root_vhd: r"C:\r\root.vhd".into(),
             console_pipe: r"\\.\pipe\slipway_console".into(),
+            network: Adapter {
+                endpoint: 0x0123_4567_89ab_8def_8123_4567_89ab_cdef,
+                mac_address: "00-15-5D-01-02-03".into(),
+                address: Some(([172, 28, 80, 5].into(), 20, [172, 28, 80, 1].into())),
+            },
         }
     }
 

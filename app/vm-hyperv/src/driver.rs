@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   probe: load computecore.dll ─► does the service answer this user?
-//!   start: root image as VHD ─► files granted to the machine ─► created from its document ─► started ─► Machine
-//!          (any failure: the system's handle closes, and HCS takes down what there was)
+//!   start: endpoint on a network ─► root image as VHD ─► files granted to the machine ─► created from its document ─► started ─► Machine
+//!          (any failure: the system's handle closes, HCS takes down what there was, and the endpoint goes)
 //! ```
 
 use std::{
@@ -34,8 +34,10 @@ use tokio::{
 use crate::{
     document::{self, Host, ShareChange},
     exit,
+    hcn::{Endpoint, Hcn, HcnError},
     hcs::{self, Act, Hcs, HcsError, System},
     library::LibraryError,
+    network::{self, Adapter},
     vhd,
 };
 
@@ -48,7 +50,7 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 /// Where the driver finds things.
 #[derive(Debug, Clone, Default)]
 pub struct HypervConfig {
-    /// Another `computecore.dll` than the system's, for tests.
+    /// Another `computecore.dll` than the system's, with a `computenetwork.dll` beside it, for tests.
     pub dll: Option<PathBuf>,
     /// What the machine's image is for.
     pub guest: GuestArch,
@@ -75,6 +77,19 @@ impl HypervDriver {
         })
         .await
     }
+
+    /// The machine's place on a network of this Windows.
+    async fn network(&self, spec: &MachineSpec) -> Result<(Endpoint, Adapter), DriverError> {
+        let dll = self.config.dll.as_ref().map(|dll| dll.with_file_name("computenetwork.dll"));
+        let id = network::endpoint_id(&spec.run_dir.to_string_lossy());
+        let machine = format!("slipway-{}", spec.name);
+        let (endpoint, said) = blocking("give the machine a network", move || {
+            Ok(Hcn::load(dll.as_deref())?.endpoint(id, &machine)?)
+        })
+        .await?;
+        let adapter = endpoint.adapter(&said)?;
+        Ok((endpoint, adapter))
+    }
 }
 
 #[async_trait]
@@ -94,13 +109,16 @@ impl Driver for HypervDriver {
         let failed = |act: &'static str| move |source| DriverError::Io { act: act.into(), source };
         let started = STARTED.fetch_add(1, Ordering::Relaxed);
         let id = format!("slipway-{}-{}-{started}", spec.name, std::process::id());
+        let user_sid = pipe::user_sid().map_err(failed("find out who this user is"))?;
+        let hcs = self.service().await?;
+        let (endpoint, network) = self.network(spec).await?;
         let host = Host {
-            user_sid: pipe::user_sid().map_err(failed("find out who this user is"))?,
+            user_sid,
             root_vhd: spec.run_dir.join("root.vhd"),
             console_pipe: format!(r"\\.\pipe\slipway_console-{id}"),
+            network,
         };
         let document = document::machine(spec, &host)?;
-        let hcs = self.service().await?;
         // HCS writes to the console as a client of ours, and there is one.
         let console = ServerOptions::new()
             .first_pipe_instance(true)
@@ -135,6 +153,7 @@ impl Driver for HypervDriver {
         let transport = Arc::new(HyperVSocket::new(vm));
         Ok(Box::new(HypervMachine {
             system,
+            _endpoint: endpoint,
             transport,
             ended,
             killed,
@@ -171,6 +190,8 @@ fn capabilities() -> Capabilities {
 
 struct HypervMachine {
     system: Arc<System>,
+    /// After the system, which uses it.
+    _endpoint: Endpoint,
     transport: Arc<HyperVSocket>,
     ended: Arc<watch::Sender<Option<ExitReason>>>,
     killed: Arc<AtomicBool>,
@@ -289,11 +310,18 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, DriverError> {
     let failed = |source| DriverError::Io { act: act.into(), source };
     let done = spawn_blocking(call).await.map_err(|e| failed(io::Error::other(e)))?;
-    done.map_err(|source| match source.get_ref().and_then(|e| e.downcast_ref::<HcsError>()) {
-        Some(HcsError::Library(LibraryError::Absent { .. })) => {
-            DriverError::NotInstalled { program: "Hyper-V (computecore.dll)".into() }
+    done.map_err(|source| {
+        let inner = source.get_ref();
+        let hcs = inner.and_then(|e| e.downcast_ref::<HcsError>());
+        let hcn = inner.and_then(|e| e.downcast_ref::<HcnError>());
+        let missing = |program: &str| DriverError::NotInstalled { program: program.into() };
+        match (hcs, hcn) {
+            (Some(HcsError::Library(LibraryError::Absent { .. })), _) => missing("Hyper-V (computecore.dll)"),
+            (_, Some(HcnError::Library(LibraryError::Absent { .. }))) => {
+                missing("Hyper-V (computenetwork.dll)")
+            }
+            _ => failed(source),
         }
-        _ => failed(source),
     })
 }
 

@@ -1,5 +1,5 @@
-//! The driver's own paths, against a Host Compute Service that plays its part (`tests/windows/computecore.c`), and against
-//! none. Run by `tests/windows/run`.
+//! The driver's own paths, against a Host Compute Service and Network that play their part (`tests/windows/computecore.c`,
+//! `computenetwork.c`), and against none. Run by `tests/windows/run`.
 #![cfg(windows)]
 
 use std::{
@@ -31,7 +31,7 @@ impl Stage {
             return None;
         };
         let folder = PathBuf::from(std::env::var_os("SLIPWAY_MOCK_HCS").expect("the mock's folder"));
-        for file in ["calls", "refuse", "exit.json"] {
+        for file in ["calls", "refuse", "exit.json", "endpoint", "no-default-switch", "own-network"] {
             let _ = std::fs::remove_file(folder.join(file));
         }
         let dir = tempfile::tempdir().expect("folder");
@@ -136,7 +136,9 @@ async fn a_machine_is_made_run_stopped_and_started_again() {
         (4, 3, 1),
         "{calls:#?}"
     );
-    assert_eq!(names.last(), Some(&"HcsCloseComputeSystem"), "{calls:#?}");
+    // Its endpoint goes after it.
+    assert_eq!(names[names.len() - 2..], ["HcsCloseComputeSystem", "HcnDeleteEndpoint"], "{calls:#?}");
+    assert!(calls.last().is_some_and(|call| call.ends_with(" 0 open")), "{calls:#?}");
     let document = calls.iter().find_map(|call| call.strip_prefix("HcsCreateComputeSystem ")).expect("made");
     let document: serde_json::Value = serde_json::from_str(document).expect("one line of JSON");
     assert_eq!(
@@ -144,6 +146,15 @@ async fn a_machine_is_made_run_stopped_and_started_again() {
         Some(&2048.into()),
         "{document}"
     );
+    let cmdline = document.pointer("/VirtualMachine/Chipset/LinuxKernelDirect/KernelCmdLine");
+    assert_eq!(
+        cmdline,
+        Some(&"quiet slipway.net=172.20.16.9/20,172.20.16.1,172.20.16.1".into()),
+        "{document}"
+    );
+    let adapters = document.pointer("/VirtualMachine/Devices/NetworkAdapters").and_then(|a| a.as_object());
+    let adapter = adapters.and_then(|adapters| adapters.iter().next()).expect("one");
+    assert_eq!(adapter.1["MacAddress"], "00-15-5D-AA-BB-CC", "{document}");
 
     let mut machine = stage.start().await;
     end(r#"{"Status":0,"ExitType":"GracefulExit"}"#);
@@ -172,12 +183,22 @@ async fn a_machine_that_dies_says_of_what() {
 async fn a_start_that_is_refused_leaves_nothing() {
     let _one = ONE.lock().await;
     let Some(stage) = Stage::set() else { return };
-    for call in ["HcsCreateComputeSystem", "HcsStartComputeSystem", "HcsGrantVmAccess"] {
+    let calls = [
+        "HcsCreateComputeSystem",
+        "HcsStartComputeSystem",
+        "HcsGrantVmAccess",
+        "HcnOpenNetwork",
+        "HcnCreateEndpoint",
+        "HcnQueryEndpointProperties",
+    ];
+    for call in calls {
         std::fs::write(mock("refuse"), call).expect("written");
         let error = stage.driver.start(&stage.spec).await.map(drop).expect_err("refused");
         let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         assert!(source.contains(call) && source.contains("0x80370102"), "{error}: {source}");
         assert_eq!(source.contains("no hypervisor is running"), call == "HcsStartComputeSystem", "{source}");
+        assert_eq!(source.contains("the network service refused"), call.starts_with("Hcn"), "{source}");
+        assert!(!mock("endpoint").exists(), "after {call}");
     }
     let calls = Stage::calls();
     let count = |name: &str| calls.iter().filter(|call| call.starts_with(name)).count();
@@ -185,4 +206,34 @@ async fn a_start_that_is_refused_leaves_nothing() {
     assert_eq!((count("HcsCreateComputeSystem"), count("HcsCloseComputeSystem")), (2, 1), "{calls:#?}");
     std::fs::remove_file(mock("refuse")).expect("removed");
     drop(stage.start().await);
+}
+
+#[tokio::test]
+async fn the_endpoint_that_a_crash_left_is_taken_away() {
+    let _one = ONE.lock().await;
+    let Some(stage) = Stage::set() else { return };
+    let id = slipway_vm_hyperv::network::endpoint_id(&stage.spec.run_dir.to_string_lossy());
+    let id = slipway_vm_hyperv::network::guid(id);
+    std::fs::write(mock("endpoint"), &id).expect("written");
+    let machine = stage.start().await;
+    assert_eq!(std::fs::read_to_string(mock("endpoint")).expect("its own"), id);
+    drop(machine);
+    assert!(!mock("endpoint").exists());
+}
+
+#[tokio::test]
+async fn a_windows_server_gets_a_network_once() {
+    let _one = ONE.lock().await;
+    let Some(stage) = Stage::set() else { return };
+    std::fs::write(mock("no-default-switch"), "").expect("written");
+    drop(stage.start().await);
+    drop(stage.start().await);
+    let calls = Stage::calls();
+    let made: Vec<_> = calls.iter().filter(|call| call.starts_with("HcnCreateNetwork")).collect();
+    assert!(made.len() == 1 && made[0].contains("ICS"), "{calls:#?}");
+    let own = slipway_vm_hyperv::network::guid(slipway_vm_hyperv::network::OWN_NETWORK);
+    assert_eq!(
+        calls.iter().filter(|call| call.starts_with("HcnCreateEndpoint") && call.contains(&own)).count(),
+        2
+    );
 }
