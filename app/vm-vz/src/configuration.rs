@@ -121,7 +121,8 @@ impl Configuration {
             memory_bytes: spec.memory_mib << 20,
             kernel: text(&spec.kernel)?,
             initramfs: text(&spec.initramfs)?,
-            command_line: words.collect::<Vec<_>>().join(" "),
+            // Its network hands out the addresses, and nobody knows them beforehand.
+            command_line: words.chain(["slipway.net=dhcp"]).collect::<Vec<_>>().join(" "),
             disks: vec![
                 Disk {
                     identifier: "root",

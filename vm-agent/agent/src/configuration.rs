@@ -12,7 +12,7 @@ mod trust;
 
 use std::{
     fs, io,
-    net::SocketAddrV4,
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -63,7 +63,16 @@ struct State {
     host_names: Vec<HostName>,
     search: Vec<String>,
     proxies: Proxies,
+    /// The host's additions to dockerd's configuration, once it is written.
+    engine_config: Option<String>,
     network: Option<Up>,
+}
+
+impl State {
+    /// The host as containers see it, once that is known.
+    fn gateway(&self) -> Option<Ipv4Addr> {
+        self.network.as_ref().map(|up| up.network.gateway)
+    }
 }
 
 #[derive(Debug)]
@@ -101,10 +110,10 @@ impl Configuration {
         // The sender lives in this; in vain is what the next line sees.
         let _ = timeout(patience, heard.wait_for(|heard| *heard)).await;
         // Whoever was heard has the lock until all is written, and that may take longer than hearing: dockerd is asked.
-        let _state = self.state.lock().await;
+        let mut state = self.state.lock().await;
         let heard = *heard.borrow();
         if !heard {
-            self.write(&Configure::default(), reaper).await?;
+            self.write(&Configure::default(), &mut state, reaper).await?;
         }
         Ok(heard)
     }
@@ -121,7 +130,7 @@ impl Configuration {
     pub(crate) async fn set(&self, configure: Configure, reaper: &Reaper, board: &Board) -> io::Result<()> {
         let mut state = self.state.lock().await;
         self.heard.send_replace(true);
-        let written = self.write(&configure, reaper).await;
+        let written = self.write(&configure, &mut state, reaper).await;
         state.reach_host = configure.reach_host;
         state.host_names = configure.host_names;
         state.search = configure.search;
@@ -135,12 +144,14 @@ impl Configuration {
         written.and(opened)
     }
 
-    /// The network can be used: what was said before comes in force, and names are answered from now on.
+    /// The network can be used, or is another one from now on: what was said before comes in force, and names are answered.
     ///
     /// # Errors
     /// What could not be put in force.
     pub(crate) async fn network_is_up(&self, network: &Network, reaper: &Reaper) -> io::Result<()> {
         let mut state = self.state.lock().await;
+        // Who answered on another one before makes room.
+        let first = state.network.take().is_none();
         let listening = Names::listen(network, self.known.subscribe(), Arc::clone(&self.resolver)).await;
         let server = listening.map_err(|error| {
             io::Error::new(error.kind(), format!("failed to listen for questions about names: {error}"))
@@ -150,7 +161,15 @@ impl Configuration {
             names: SocketAddrV4::new(network.address, names::PORT),
             _answering: AbortOnDropHandle::new(tokio::spawn(server.run())),
         });
-        self.open(&state, true, reaper).await
+        let rewritten = match (&self.files, &state.engine_config) {
+            // A running engine does not read this anew, and containers that are there keep what they have.
+            (Some(root), Some(addition)) => {
+                dockerd::write(root, addition, state.gateway(), reaper).await.map(drop)
+            }
+            _ => Ok(()),
+        };
+        let opened = self.open(&state, first, reaper).await;
+        rewritten.and(opened)
     }
 
     /// Opens the network as far as the host says.
@@ -172,11 +191,12 @@ impl Configuration {
     }
 
     /// Writes the engine's files; says whether it is to read its configuration anew.
-    async fn write(&self, configure: &Configure, reaper: &Reaper) -> io::Result<bool> {
+    async fn write(&self, configure: &Configure, state: &mut State, reaper: &Reaper) -> io::Result<bool> {
         let Some(root) = &self.files else { return Ok(false) };
         fs::create_dir_all(root)?;
         let trusted = trust::write(root, &configure.authorities, &configure.registry_files);
-        let configured = dockerd::write(root, &configure.engine_config, reaper).await;
+        let configured = dockerd::write(root, &configure.engine_config, state.gateway(), reaper).await;
+        state.engine_config = Some(configure.engine_config.clone());
         trusted.and(configured)
     }
 }
@@ -202,10 +222,10 @@ mod tests {
         let patience = Duration::from_millis(20);
         let asked = Configure { authorities: b"the host's".to_vec(), ..Configure::default() };
         let slow = async {
-            let state = configuration.state.lock().await;
+            let mut state = configuration.state.lock().await;
             configuration.heard.send_replace(true);
             tokio::time::sleep(patience * 10).await;
-            configuration.write(&asked, &reaper).await.expect("written");
+            configuration.write(&asked, &mut state, &reaper).await.expect("written");
             drop(state);
         };
         let (ready, ()) = tokio::join!(configuration.ready(patience, &reaper), slow);

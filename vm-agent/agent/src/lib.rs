@@ -4,6 +4,7 @@
 //! PID 1 in the initramfs ──exec──▶ `slipway-agent init` (PID 1 on the real root) ──▶ serves until power-off
 //! `slipway-agent serve --dir DIR` ──▶ the same server on unix sockets, without mounts, for tests on a host
 //! `docker-proxy …` (a link to it) ──▶ stands in for docker-proxy, one process for each published port
+//! `slipway-dhcp …` (another)      ──▶ tells the agent what address the network gave, where the host says none
 //! ```
 //!
 //! [`serve`] is the conversation with the host, [`init`] the boot, [`service`] keeps the engine's programs running.
@@ -36,6 +37,7 @@ mod splice;
 mod tool;
 
 pub use init::{stage1, stage2};
+pub use network::dhcp::hand_over as hand_over_lease;
 pub use ports::stand_in::run as docker_proxy;
 pub use tool::serve as serve_on_host;
 

@@ -7,8 +7,13 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let is_pid_1 = std::process::id() == 1;
     let path = std::env::args_os().next().unwrap_or_default();
-    if std::path::Path::new(&path).file_name().is_some_and(|name| name == "docker-proxy") {
-        return slipway_agent::docker_proxy(&arguments);
+    match std::path::Path::new(&path).file_name().and_then(|name| name.to_str()) {
+        Some("docker-proxy") => return slipway_agent::docker_proxy(&arguments),
+        Some("slipway-dhcp") => {
+            slipway_agent::hand_over_lease(&arguments);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     match arguments.first().map(String::as_str) {
         Some("init") if is_pid_1 => slipway_agent::stage2(),

@@ -12,7 +12,7 @@ use slipway_protocol::v1::PhaseState;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{STAGE1_AT, emulators, load_module, mounts, power, power::Running};
@@ -24,7 +24,7 @@ use crate::{
     iptables,
     listen::{self, Listener},
     logs::Logs,
-    network::Network,
+    network::{self, Asked, Network, dhcp},
     phases::Board,
     ports::{self, Ports},
     reaper::Reaper,
@@ -37,6 +37,10 @@ use crate::{
 const DISK_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the network card may take to appear after its module was loaded.
 const CARD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the network may take to give an address, where it is to give one. The boot goes on without, and the address is taken later.
+const LEASE_PATIENCE: Duration = Duration::from_secs(15);
+/// The network card.
+const CARD: &str = "eth0";
 /// How long the host may take to say what it shares.
 const SHARES_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the host may take to say what its settings are.
@@ -73,6 +77,15 @@ pub fn run() -> ExitCode {
     }
     let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
     ExitCode::FAILURE
+}
+
+/// Addresses that the network gives.
+struct Leases {
+    client: dhcp::Client,
+    /// The last one, if there was any.
+    network: Option<Network>,
+    /// What went wrong with the network before.
+    wrong: Vec<String>,
 }
 
 struct Boot {
@@ -173,7 +186,7 @@ impl Boot {
                 Err(error) => self.logs.say(format!("failed to write the engine's own files: {error}")),
             }
         };
-        let (later, (), (), ()) = tokio::join!(disk, network, shares, settings);
+        let (later, leases, (), ()) = tokio::join!(disk, network, shares, settings);
         let Some(later) = later else { return };
         for spec in later {
             let _ = arrived.send(Arrival::Service(self.keep(spec, &guest))).await;
@@ -192,7 +205,12 @@ impl Boot {
             // waits for whoever listens to its events.
             tokio::join!(watched, ports::ingress::run(socket, guest.ports.clone()));
         };
-        tokio::join!(self.containerd(), engine);
+        let leases = async {
+            if let Some(leases) = leases {
+                self.leases(leases, &guest).await;
+            }
+        };
+        tokio::join!(self.containerd(), engine, leases);
     }
 
     async fn data_disk(&self, target: &Path) -> bool {
@@ -228,8 +246,8 @@ impl Boot {
     }
 
     /// Loads the modules, registers the emulators and configures the network. Without one of them something may not work;
-    /// without all nothing stops.
-    async fn network(self: Arc<Self>, modules: Vec<String>, guest: &Guest) {
+    /// without all nothing stops. Where the network gives the address, it may give another one later: who hears of that is returned.
+    async fn network(self: Arc<Self>, modules: Vec<String>, guest: &Guest) -> Option<Leases> {
         self.board.begin("network");
         let boot = Arc::clone(&self);
         let loaded = tokio::task::spawn_blocking(move || {
@@ -238,23 +256,69 @@ impl Boot {
             wrong
         });
         let loaded = loaded.await;
-        let mut wrong = loaded.unwrap_or_else(|error| vec![error.to_string()]);
+        let wrong = loaded.unwrap_or_else(|error| vec![error.to_string()]);
         // Again, because some keys appear with their modules.
         mounts::sysctls();
         let deadline = Instant::now() + CARD_PATIENCE;
-        while !Path::new("/sys/class/net/eth0").exists() && Instant::now() < deadline {
+        while !Path::new("/sys/class/net").join(CARD).exists() && Instant::now() < deadline {
             sleep(Duration::from_millis(2)).await;
         }
         let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-        let network = Network::from_cmdline(&cmdline).unwrap_or_default();
-        if let Err(error) = network.apply("eth0") {
-            wrong.push(error.to_string());
+        let (given, client) = match Asked::from_cmdline(&cmdline) {
+            Asked::Host(network) => (Ok(network), None),
+            Asked::Network => match network::bring_up(CARD)
+                .and_then(|()| dhcp::Client::start(CARD, &self.reaper))
+            {
+                Ok(mut client) => {
+                    let given = timeout(LEASE_PATIENCE, client.lease()).await.unwrap_or_else(|_| {
+                        let why = format!("the network gave no address in {} s", LEASE_PATIENCE.as_secs());
+                        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why))
+                    });
+                    (given, Some(client))
+                }
+                Err(error) => (Err(error), None),
+            },
+        };
+        let network = match given {
+            Ok(network) => {
+                self.attach(&network, &wrong, guest).await;
+                Some(network)
+            }
+            Err(error) => {
+                self.attached("", [wrong.clone(), vec![error.to_string()]].concat());
+                None
+            }
+        };
+        client.map(|client| Leases { client, network, wrong })
+    }
+
+    /// Takes each address that is another one than before, until the client ends.
+    async fn leases(&self, mut leases: Leases, guest: &Guest) {
+        loop {
+            match leases.client.lease().await {
+                Ok(network) if leases.network.as_ref() == Some(&network) => {}
+                Ok(network) => {
+                    self.logs.say(format!("the network gave {}", network.address));
+                    self.attach(&network, &leases.wrong, guest).await;
+                    leases.network = Some(network);
+                }
+                Err(error) => return self.logs.say(format!("{error}: the address stays as it is")),
+            }
         }
-        if let Err(error) = guest.configuration.network_is_up(&network, &self.reaper).await {
-            wrong.push(error.to_string());
-        }
+    }
+
+    /// Puts a network in force. `wrong`: what has failed before.
+    async fn attach(&self, network: &Network, wrong: &[String], guest: &Guest) {
+        let applied = network.apply(CARD);
+        let known = guest.configuration.network_is_up(network, &self.reaper).await;
+        let failed =
+            [applied, known].into_iter().filter_map(|done| done.err().map(|error| error.to_string()));
+        self.attached(&network.address.to_string(), wrong.iter().cloned().chain(failed).collect());
+    }
+
+    fn attached(&self, address: &str, wrong: Vec<String>) {
         if wrong.is_empty() {
-            self.board.end("network", PhaseState::Done, network.address.to_string());
+            self.board.end("network", PhaseState::Done, address);
         } else {
             self.logs.say(wrong.join("; "));
             self.board.end("network", PhaseState::Degraded, wrong.join("; "));
