@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Alone] = &[
     ("alone_a_machine_waits_for_room_on_the_host_and_loses_nothing", waits_for_room),
     ("alone_a_damaged_data_disk_is_refused_and_kept", damaged_disk),
     ("alone_a_start_can_be_taken_back", taken_back),
+    ("alone_a_machine_takes_the_address_that_its_network_gives", address_by_dhcp),
     ("alone_an_update_is_told_taken_and_gone_back_from_when_it_does_not_boot", updates),
 ];
 
@@ -79,6 +80,40 @@ impl Images<'_> {
         fs::write(dir.join("manifest.json.minisig"), signature.into_string()).expect("written");
         fs::write(dir.join("key.pub"), pk.to_base64()).expect("written");
     }
+}
+
+/// As on macOS, where the hypervisor's network hands addresses out: QEMU's does so, too, when it is asked.
+fn address_by_dhcp(built: &Built) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let images = Images { built, key: minisign::KeyPair::generate_unencrypted_keypair().expect("a key") };
+    let image = dir.path().join("image");
+    images.make(&image, "dhcp", &["slipway.net=dhcp"]);
+    let home = Home::empty(built);
+    home.slipway(["config", "set", "machine.memory", "2GiB"]).run().ok();
+    home.slipway(["image", "install"]).arg(&image).arg("--trust-key").run().ok();
+    home.start();
+    let inside = |words: &str| home.slipway(["shell", "--", "sh", "-c", words]).run().ok().text();
+    assert_eq!(inside("cat /proc/1/net/route | grep -c '^eth0.00000000.0202000A'"), "1", "one way out");
+    assert!(inside("ip -4 addr show dev eth0").contains("inet 10.0.2.15/24"));
+    assert!(inside("ps").contains("busybox udhcpc -f -i eth0"), "it asks again in time");
+    let status = home.status();
+    assert_eq!((&status["state"], status.get("degraded")), (&"running".into(), None), "{status}");
+    // The client tells of another address, as when it was given one.
+    let lease = "ip=10.0.2.16 mask=24 router=10.0.2.2 dns=10.0.2.3 mtu=1400";
+    // Its output is the agent's to read.
+    let tell = format!(
+        "for p in /proc/[0-9]*; do grep -q '[u]dhcpc' $p/cmdline && env {lease} /usr/bin/slipway-dhcp renew >$p/fd/1; done"
+    );
+    home.slipway(["shell", "--", "sh", "-c", &tell]).run();
+    home.wait_for("the other address is taken", Duration::from_secs(30), |home| {
+        let shown = home.slipway(["shell", "--", "ip", "-4", "addr", "show", "dev", "eth0"]).run();
+        shown.text().contains("inet 10.0.2.16/24") && shown.text().contains("mtu 1400")
+    });
+    assert_eq!(inside("grep -c '^eth0.00000000' /proc/net/route"), "1", "still one");
+    // Names are answered there, too.
+    home.wait_for("names are answered", Duration::from_secs(30), |home| {
+        home.slipway(["shell", "--", "nslookup", "-type=a", "host.docker.internal"]).run().code == 0
+    });
 }
 
 /// A program with an image beside it, as a package lays them out, in a machine's whole life of updates.

@@ -1,6 +1,7 @@
 //! Puts the pieces together: packages, our own programs and the definition's files become an image folder.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::Permissions,
     os::unix::fs::PermissionsExt,
@@ -14,7 +15,7 @@ use slipway_manifest::{HOST_TOOLS, MANIFEST, Manifest, Part, SIGNATURE};
 
 use crate::{
     deb,
-    definition::{Definition, hex},
+    definition::{Definition, Devices, Kernel, hex},
     fetch::Fetched,
     initramfs,
     lock::{Lock, Role},
@@ -129,22 +130,22 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
             modules.release
         );
     }
-    let early = modules.load_order(&definition.kernel.initramfs)?;
-    let late = modules.load_order(&definition.kernel.modules)?;
-    let late: Vec<_> = late.into_iter().filter(|(path, _)| !early.iter().any(|(e, _)| e == path)).collect();
-    furnish(&mut root, &inputs, &modules.release, &late)?;
-    sizes.push(("(kernel modules)".into(), late.iter().map(|(_, bytes)| bytes.len() as u64).sum()));
+    let kernel = &definition.kernel;
+    let (early, late) = modules_for(&modules, kernel, &kernel.virtio)?;
+    let (early_hyperv, late_hyperv) = modules_for(&modules, kernel, &kernel.hyperv)?;
+    furnish(&mut root, &inputs, &modules.release, &late, &late_hyperv)?;
+    let all: BTreeMap<_, _> = late.iter().chain(&late_hyperv).map(|(path, bytes)| (path, bytes)).collect();
+    sizes.push(("(kernel modules)".into(), all.values().map(|bytes| bytes.len() as u64).sum()));
     sizes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
 
     let vmlinuz = kernel_tree.nodes().keys().find(|path| path.starts_with("boot/vmlinuz-")).cloned();
     let kernel =
         vmlinuz.and_then(|path| kernel_tree.take(&path)).context("the kernel's package has no kernel")?;
     let kernel = if definition.kernel.unpacked { vmlinux::unpack(&kernel)? } else { kernel };
-    let mut parts: Vec<(String, Vec<u8>)> = vec![
-        ("kernel".into(), kernel),
-        ("initramfs".into(), initramfs::build(&inputs.agent, early)?),
-        ("root.erofs".into(), erofs(&root)?),
-    ];
+    let early = vec![("etc/modules", early), ("etc/modules.hyperv", early_hyperv)];
+    let early = initramfs::build(&inputs.agent, early)?;
+    let mut parts: Vec<(String, Vec<u8>)> =
+        vec![("kernel".into(), kernel), ("initramfs".into(), early), ("root.erofs".into(), erofs(&root)?)];
     tools.sort();
     parts.extend(tools.into_iter().map(|(name, bytes)| (format!("{HOST_TOOLS}/{name}"), bytes)));
     // Of what boots and not of the lock alone: an image with another agent is another image.
@@ -180,8 +181,26 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     Ok(Report { packages: sizes, parts: report })
 }
 
+/// In load order: path and bytes.
+type Loaded = Vec<(String, Vec<u8>)>;
+
+/// What is loaded before and on the root where a machine has these devices.
+fn modules_for(modules: &Modules, kernel: &Kernel, devices: &Devices) -> Result<(Loaded, Loaded)> {
+    // Devices first: a disk takes its time to appear.
+    let early = modules.load_order(&[&devices.initramfs[..], &kernel.initramfs].concat())?;
+    let late = modules.load_order(&[&devices.modules[..], &kernel.modules].concat())?;
+    let late = late.into_iter().filter(|(path, _)| !early.iter().any(|(e, _)| e == path)).collect();
+    Ok((early, late))
+}
+
 /// What no package brings: our agent, the definition's files, applets, modules.
-fn furnish(root: &mut Tree, inputs: &Inputs<'_>, release: &str, modules: &[(String, Vec<u8>)]) -> Result<()> {
+fn furnish(
+    root: &mut Tree,
+    inputs: &Inputs<'_>,
+    release: &str,
+    modules: &Loaded,
+    hyperv: &Loaded,
+) -> Result<()> {
     let definition = inputs.definition;
     for folder in &definition.folders {
         root.put(folder, Node::Dir { mode: 0o755 })?;
@@ -201,19 +220,26 @@ fn furnish(root: &mut Tree, inputs: &Inputs<'_>, release: &str, modules: &[(Stri
     root.file("usr/bin/slipway-agent", 0o755, inputs.agent.as_slice())?;
     root.file("usr/bin/slipway-iptables", 0o755, inputs.iptables.as_slice())?;
     root.file(WELCOME, 0o644, welcome::archive(&inputs.welcome, definition.arch.name())?)?;
-    for (path, bytes) in modules {
+    for (path, bytes) in modules.iter().chain(hyperv) {
         root.file(&format!("usr/lib/modules/{release}/{path}"), 0o644, bytes.as_slice())?;
     }
     let mut file_events = None;
-    let mut load: Vec<String> = modules.iter().map(|(path, _)| path.clone()).collect();
+    let paths = |modules: &Loaded| modules.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+    let (mut load, mut load_hyperv) = (paths(modules), paths(hyperv));
     for module in &inputs.compiled.modules {
         let path = format!("extra/{}.ko", module.name);
         root.file(&format!("usr/lib/modules/{release}/{path}"), 0o644, module.bytes.as_slice())?;
         // Whether this one is there is said of the shares.
-        if module.name == FILE_EVENTS { file_events = Some(path) } else { load.push(path) }
+        if module.name == FILE_EVENTS {
+            file_events = Some(path);
+        } else {
+            load.push(path.clone());
+            load_hyperv.push(path);
+        }
     }
     let guest = serde_json::json!({
         "modules": load,
+        "modules_hyperv": load_hyperv,
         "services": definition.services,
         "images": [format!("/{WELCOME}")],
         "file_events": file_events,
@@ -287,8 +313,14 @@ mod tests {
 
     fn definition() -> Definition {
         let mut definition = Definition::read(Path::new("../slipway.yaml"), Arch::Amd64).expect("reads");
-        definition.kernel.initramfs = vec!["disk".into()];
-        definition.kernel.modules = vec!["net".into()];
+        let devices = |disk: &str, net: &str| Devices {
+            initramfs: vec![disk.to_owned()],
+            modules: vec![net.to_owned(), "all".into()],
+        };
+        definition.kernel.initramfs = vec!["fs".into()];
+        definition.kernel.modules = vec!["all".into()];
+        definition.kernel.virtio = devices("disk", "net");
+        definition.kernel.hyperv = devices("hv-disk", "hv-net");
         definition.kernel.unpacked = false;
         definition.host_tools.programs = [("cli".to_owned(), "usr/bin/docker".to_owned())].into();
         definition.packages.only = [("emulators".to_owned(), vec!["usr/bin/qemu-a".to_owned()])].into();
@@ -305,6 +337,11 @@ mod tests {
                     ("./boot/vmlinuz-6", 0o644, b"kernel"),
                     ("./lib/modules/6/kernel/disk.ko", 0o644, module),
                     ("./lib/modules/6/kernel/net.ko", 0o644, module),
+                    ("./lib/modules/6/kernel/hv-disk.ko", 0o644, b"\x7fELF\0depends=bus\0"),
+                    ("./lib/modules/6/kernel/hv-net.ko", 0o644, b"\x7fELF\0depends=bus\0"),
+                    ("./lib/modules/6/kernel/bus.ko", 0o644, module),
+                    ("./lib/modules/6/kernel/all.ko", 0o644, module),
+                    ("./lib/modules/6/kernel/fs.ko", 0o644, module),
                 ]),
             ),
             (
@@ -386,7 +423,16 @@ mod tests {
         let output = Command::new("fsck.erofs").arg(extract).arg(first.join("root.erofs")).output();
         assert!(output.expect("fsck.erofs is where mkfs.erofs is").status.success());
         assert_eq!(std::fs::read(unpacked.join("usr/sbin/dockerd")).expect("kept"), b"engine");
-        assert!(unpacked.join("etc/slipway/guest.json").exists(), "furnished");
+        let guest = std::fs::read(unpacked.join("etc/slipway/guest.json")).expect("furnished");
+        let guest: serde_json::Value = serde_json::from_slice(&guest).expect("JSON");
+        let splice = "extra/slipway_splice.ko";
+        assert_eq!(guest["modules"], serde_json::json!(["kernel/net.ko", "kernel/all.ko", splice]));
+        // Their bus is loaded before the root already.
+        assert_eq!(guest["modules_hyperv"], serde_json::json!(["kernel/hv-net.ko", "kernel/all.ko", splice]));
+        let early = std::fs::read(first.join("initramfs")).expect("read");
+        let has = |list: &[u8]| early.windows(list.len()).any(|window| window == list);
+        assert!(has(b"/modules/disk.ko\n/modules/fs.ko\n"));
+        assert!(has(b"/modules/bus.ko\n/modules/hv-disk.ko\n/modules/fs.ko\n"));
         let ours = |name| unpacked.join(format!("usr/lib/modules/6/extra/{name}.ko")).exists();
         assert!(ours(FILE_EVENTS) && ours("slipway_splice"), "with our own modules");
         let taken = |name| unpacked.join("usr/bin").join(name).exists();

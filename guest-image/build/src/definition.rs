@@ -71,9 +71,22 @@ pub(crate) struct Kernel {
     /// Written without its decompressor.
     pub(crate) unpacked: bool,
     pub(crate) cmdline: Vec<String>,
+    /// Everywhere.
     pub(crate) initramfs: Vec<String>,
     pub(crate) modules: Vec<String>,
+    /// Besides, in a machine with virtio's devices.
+    pub(crate) virtio: Devices,
+    /// Besides, in one of Hyper-V's.
+    pub(crate) hyperv: Devices,
     pub(crate) ours: Ours,
+}
+
+/// Modules for the devices of some hypervisors.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Devices {
+    pub(crate) initramfs: Vec<String>,
+    pub(crate) modules: Vec<String>,
 }
 
 /// The modules of our own, and what they are compiled with.

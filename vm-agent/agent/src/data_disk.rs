@@ -10,6 +10,7 @@
 //! and those make it a damaged disk, not a new one.
 
 use std::{
+    ffi::OsString,
     fs::File,
     io,
     os::{fd::AsRawFd, unix::fs::FileExt},
@@ -20,7 +21,10 @@ use std::{
 
 use rustix::mount::{MountFlags, mount};
 
-use crate::reaper::{Exit, Reaper};
+use crate::{
+    emulation,
+    reaper::{Exit, Reaper},
+};
 
 /// ext4's superblock lies here, 1,024 bytes long.
 const SUPERBLOCK: u64 = 1024;
@@ -165,11 +169,44 @@ fn ext4(superblock: &[u8]) -> Option<Found> {
     Some(Found::Ext4 { clean, bytes: (u64::from(u32_at(0x04)?) | high).saturating_mul(block) })
 }
 
-/// The disk that the host gave the serial number `serial`, when it is there.
-pub(crate) fn by_serial(serial: &str) -> Option<PathBuf> {
-    std::fs::read_dir("/sys/block").ok()?.flatten().find_map(|entry| {
+/// A disk of the machine: what the host calls it, and where it is on Hyper-V's controller, whose disks have no names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HostDisk {
+    serial: &'static str,
+    unit: u32,
+}
+
+/// The image.
+pub(crate) const ROOT: HostDisk = HostDisk { serial: "root", unit: 0 };
+/// What a person keeps.
+pub(crate) const DATA: HostDisk = HostDisk { serial: "data", unit: 1 };
+
+/// The device of a disk, once it is there.
+pub(crate) fn of_host(disk: HostDisk) -> Option<PathBuf> {
+    let name = by_serial(Path::new("/sys/block"), disk.serial).or_else(|| {
+        // Only there: a disk that happens to be in that place elsewhere is not the machine's.
+        emulation::is_hyperv().then(|| by_unit(Path::new("/sys/bus/scsi/devices"), disk.unit)).flatten()
+    })?;
+    Some(Path::new("/dev").join(name)).filter(|device| device.exists())
+}
+
+/// The disk that has the serial number: virtio's `vda`, …
+fn by_serial(blocks: &Path, serial: &str) -> Option<OsString> {
+    std::fs::read_dir(blocks).ok()?.flatten().find_map(|entry| {
         let said = std::fs::read_to_string(entry.path().join("serial")).ok()?;
-        (said.trim() == serial).then(|| Path::new("/dev").join(entry.file_name()))
+        (said.trim() == serial).then(|| entry.file_name())
+    })
+}
+
+/// The disk that is this unit of the first target of a SCSI controller: `sda`, …, named as they are found, not as they are attached.
+fn by_unit(devices: &Path, unit: u32) -> Option<OsString> {
+    let place = format!(":0:0:{unit}");
+    std::fs::read_dir(devices).ok()?.flatten().find_map(|entry| {
+        if !entry.file_name().to_string_lossy().ends_with(&place) {
+            return None;
+        }
+        let mut blocks = std::fs::read_dir(entry.path().join("block")).ok()?;
+        Some(blocks.next()?.ok()?.file_name())
     })
 }
 
@@ -202,6 +239,36 @@ mod tests {
         file.as_file().set_len(size).expect("sparse");
         let open = file.reopen().expect("opens");
         (file, open)
+    }
+
+    #[test]
+    fn a_disk_is_found_by_its_serial_number_or_its_place() {
+        let sys = tempfile::tempdir().expect("folder");
+        let put = |path: &str, text: &str| {
+            let path = sys.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, text).expect("written");
+        };
+        let blocks = sys.path().join("block");
+        for (name, serial) in [("vda", "data\n"), ("vdb", "root\n"), ("vdc", "other")] {
+            put(&format!("block/{name}/serial"), serial);
+        }
+        put("block/loop0/size", "0");
+        assert_eq!(by_serial(&blocks, "root").as_deref(), Some("vdb".as_ref()));
+        assert_eq!(by_serial(&blocks, "none"), None);
+        assert_eq!(by_serial(&sys.path().join("nothing"), "root"), None);
+
+        // As the kernel names them: the second that is attached may be found first.
+        let devices = sys.path().join("scsi");
+        put("scsi/0:0:0:1/block/sda/size", "2");
+        put("scsi/0:0:0:0/block/sdb/size", "1");
+        put("scsi/0:0:0:11/block/sdc/size", "1");
+        put("scsi/0:0:1:0/block/sdd/size", "1");
+        put("scsi/host0/scsi_host/name", "");
+        put("scsi/target0:0:0/uevent", "");
+        assert_eq!(by_unit(&devices, ROOT.unit).as_deref(), Some("sdb".as_ref()));
+        assert_eq!(by_unit(&devices, DATA.unit).as_deref(), Some("sda".as_ref()));
+        assert_eq!(by_unit(&devices, 2), None, "not there yet");
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub(crate) struct Guest {
     /// Kernel modules in load order: names, or absolute paths.
     #[serde(default)]
     pub(crate) modules: Vec<String>,
+    /// The same where the machine is Hyper-V's.
+    #[serde(default)]
+    pub(crate) modules_hyperv: Vec<String>,
     /// What to keep running.
     #[serde(default)]
     pub(crate) services: Vec<ServiceSpec>,

@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use super::{STAGE1_AT, load_module};
-use crate::{clock, data_disk};
+use crate::{clock, data_disk, emulation};
 
 /// How long the root disk may take to appear.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,12 +47,13 @@ fn boot(began: u64) -> io::Result<std::convert::Infallible> {
             Err(error) => return during(&format!("mount {target}"), Err(error.into())),
         }
     }
-    let listed = during("read /etc/modules", std::fs::read_to_string("/etc/modules"))?;
+    let list = if emulation::is_hyperv() { "/etc/modules.hyperv" } else { "/etc/modules" };
+    let listed = during(&format!("read {list}"), std::fs::read_to_string(list))?;
     for module in listed.lines().map(str::trim).filter(|line| !line.is_empty()) {
         during(&format!("load {module}"), load_module(Path::new(module)))?;
-        // Its memory is free again once the kernel has it.
-        let _ = std::fs::remove_file(module);
     }
+    // Their memory is free again, and that of those for other devices.
+    let _ = std::fs::remove_dir_all("/modules");
     let root = root_disk()?;
     read_ahead(&root);
     std::fs::create_dir_all(IMAGE)?;
@@ -120,7 +121,7 @@ fn furnish() -> io::Result<()> {
 fn root_disk() -> io::Result<PathBuf> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(device) = data_disk::by_serial("root").filter(|device| device.exists()) {
+        if let Some(device) = data_disk::of_host(data_disk::ROOT) {
             return Ok(device);
         }
         if Instant::now() > deadline {

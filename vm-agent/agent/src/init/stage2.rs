@@ -155,7 +155,9 @@ impl Boot {
                 return;
             }
         };
-        let guest::Guest { modules, services, images, file_events, file_events_missing } = image;
+        let guest::Guest { modules, modules_hyperv, services, images, file_events, file_events_missing } =
+            image;
+        let modules = if emulation::is_hyperv() { modules_hyperv } else { modules };
         let file_events = file_events.ok_or(file_events_missing);
         let network = {
             let (boot, guest) = (Arc::clone(&self), Arc::clone(&guest));
@@ -217,7 +219,7 @@ impl Boot {
         self.board.begin("data-disk");
         let deadline = Instant::now() + DISK_PATIENCE;
         let device = loop {
-            match data_disk::by_serial("data").filter(|device| device.exists()) {
+            match data_disk::of_host(data_disk::DATA) {
                 Some(device) => break Ok(device),
                 None if Instant::now() > deadline => break Err(data_disk::DiskError::Missing),
                 None => sleep(Duration::from_millis(2)).await,
