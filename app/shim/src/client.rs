@@ -1,7 +1,7 @@
 //! The daemon's half: asks a living shim, and is told when its machine ends.
 
-#[cfg_attr(target_os = "linux", path = "client/handed.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "client/copied.rs")]
+#[cfg_attr(unix, path = "client/handed.rs")]
+#[cfg_attr(windows, path = "client/copied.rs")]
 mod streams;
 
 use std::{
@@ -85,7 +85,7 @@ pub struct Asked {
 #[derive(Debug, Clone)]
 pub struct ShimClient {
     socket: Arc<Peer>,
-    #[cfg_attr(target_os = "linux", allow(dead_code))] // They go beside messages there.
+    #[cfg_attr(unix, allow(dead_code))] // They go beside messages there.
     streams: streams::Way,
     waiting: Waiting,
     next_id: Arc<Mutex<u64>>,

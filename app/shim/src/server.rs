@@ -9,8 +9,8 @@
 //! One task holds the [`Machine`]; daemons' requests reach it by a channel. Splices do not: they go straight to the
 //! transport, so that a machine that answers slowly delays no stream.
 
-#[cfg_attr(target_os = "linux", path = "server/handed.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "server/copied.rs")]
+#[cfg_attr(unix, path = "server/handed.rs")]
+#[cfg_attr(windows, path = "server/copied.rs")]
 mod streams;
 
 use std::{

@@ -1,27 +1,39 @@
 //! What travels between daemon and shim: one JSON message at a time, and beside it what a message cannot hold.
 //!
 //! How it travels differs by system. On Linux (`packets`) it is packets on `shim.sock`, and a stream that the shim is to carry
-//! is a descriptor beside one. Elsewhere (`frames`) no such socket, or no descriptor, exists: messages are framed, and a stream
-//! is a connection of its own.
+//! is a descriptor beside one. macOS (`sockets`) has no such packets: messages are framed, and the descriptor is beside a frame. On
+//! Windows (`frames`) no descriptor can travel, and a stream is a connection of its own.
 
-#[cfg(any(test, not(target_os = "linux")))]
-#[cfg_attr(target_os = "linux", allow(dead_code, unreachable_pub))] // There for its tests.
+#[cfg(any(test, windows))]
+#[cfg_attr(unix, allow(dead_code, unreachable_pub))] // There for its tests.
 pub(crate) mod frames;
+#[cfg(any(test, not(target_os = "linux"), feature = "stream-sockets"))]
+mod framing;
 #[cfg(target_os = "linux")]
-mod packets;
+#[cfg_attr(feature = "stream-sockets", allow(dead_code, unreachable_pub))]
+// The share server speaks it all the same.
+pub(crate) mod packets;
+#[cfg(any(all(test, unix), target_os = "macos", feature = "stream-sockets"))]
+#[cfg_attr(all(target_os = "linux", not(feature = "stream-sockets")), allow(dead_code, unreachable_pub))]
+// There for its tests.
+mod sockets;
 
 use serde::{Deserialize, Serialize};
 use slipway_relay::ports::{PortSpec, PublishedPort};
 use slipway_vm::{Capabilities, ExitReason, Stall};
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
 pub use frames::{Beside, Listener, Peer};
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
 pub(crate) use frames::{beside, bytes_of};
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(feature = "stream-sockets")))]
 pub use packets::{Beside, Listener, Peer};
-#[cfg(target_os = "linux")]
-pub(crate) use packets::{beside, bytes_of};
+#[cfg(all(target_os = "linux", not(feature = "stream-sockets")))]
+pub(crate) use packets::{beside, bytes_of, descriptor, into_descriptor};
+#[cfg(any(target_os = "macos", feature = "stream-sockets"))]
+pub use sockets::{Beside, Listener, Peer};
+#[cfg(any(target_os = "macos", feature = "stream-sockets"))]
+pub(crate) use sockets::{beside, bytes_of, descriptor, into_descriptor};
 
 /// Version of these messages; the shim may be older than the daemon that adopts it.
 ///

@@ -1,4 +1,4 @@
-//! Linux: the client's socket itself goes to the shim, and this process may end.
+//! Linux and macOS: the client's socket itself goes to the shim, and this process may end.
 
 use std::{os::fd::OwnedFd, os::unix::net::UnixStream as StdUnixStream, path::Path};
 
@@ -9,7 +9,7 @@ use slipway_vsock::{ConnectError, GuestStream, Transport};
 use tokio::net::UnixStream;
 
 use super::{ShimClient, ShimClientError, not_opened};
-use crate::wire::{Answer, Call, Failure, FailureKind};
+use crate::wire::{Answer, Call, Failure, FailureKind, descriptor, into_descriptor};
 
 /// How streams reach the shim: beside the messages.
 #[derive(Debug, Clone)]
@@ -38,7 +38,11 @@ impl Transport for ShimClient {
         head: Bytes,
     ) -> Result<(), (ConnectError, OwnedFd)> {
         let call = Call::Splice { port: port.0, head: head.to_vec() };
-        let failure = match self.ask(call, Some(&host)).await {
+        // Ours stays open until the answer, and is given back with a refusal.
+        let host = descriptor(host);
+        let asked = self.ask(call, Some(&host)).await;
+        let Some(host) = into_descriptor(host) else { return Ok(()) };
+        let failure = match asked {
             // Our descriptor closes; the shim's own goes on.
             Ok((Answer::Done, _)) => return Ok(()),
             Ok((Answer::Failed(failure), _)) | Err(ShimClientError::Failed(failure)) => failure,

@@ -1,4 +1,4 @@
-//! Linux: streams come as descriptors beside a daemon's messages.
+//! Linux and macOS: streams come as descriptors beside a daemon's messages.
 
 use std::os::fd::OwnedFd;
 
@@ -10,7 +10,7 @@ use tokio::{io::AsyncReadExt, net::UnixStream};
 use tokio_util::task::TaskTracker;
 
 use super::{Daemon, failure};
-use crate::wire::{Answer, Failure, FailureKind, Peer};
+use crate::wire::{Answer, Beside, Failure, FailureKind, Peer, descriptor, into_descriptor};
 
 /// A daemon; nobody else connects.
 #[allow(clippy::unused_async)] // Elsewhere it waits for the first word.
@@ -23,10 +23,10 @@ pub(super) async fn splice(
     daemon: &Daemon,
     port: u32,
     head: Vec<u8>,
-    beside: Option<OwnedFd>,
+    beside: Option<Beside>,
     streams: &TaskTracker,
-) -> (Answer, Option<OwnedFd>) {
-    let Some(fd) = beside else {
+) -> (Answer, Option<Beside>) {
+    let Some(fd) = beside.and_then(into_descriptor) else {
         let message = "a splice needs a socket".to_owned();
         return (Answer::Failed(Failure { kind: FailureKind::Invalid, message }), None);
     };
@@ -37,7 +37,7 @@ pub(super) async fn splice(
     };
     match done {
         Ok(()) => (Answer::Done, None),
-        Err((error, fd)) => (Answer::Failed(failure(&error)), Some(fd)),
+        Err((error, fd)) => (Answer::Failed(failure(&error)), Some(descriptor(fd))),
     }
 }
 

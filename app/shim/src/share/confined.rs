@@ -17,7 +17,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{ShareConfig, failed};
-use crate::{server::Act, wire::Peer};
+use crate::{server::Act, wire::packets::Peer};
 
 /// How long the share server may take to be confined and to open what is shared.
 const START: Duration = Duration::from_secs(10);

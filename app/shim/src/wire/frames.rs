@@ -1,11 +1,9 @@
-//! Where no packet socket is, or no descriptor can travel: messages in frames, over the streams that this system has for programs of one
-//! user (see [`endpoint`]).
+//! Windows, where no descriptor can travel: messages in frames, over the streams that this system has for programs of one user (see
+//! [`endpoint`]).
 //!
 //! ```text
 //!   connection ─► Opening::Daemon ─► frames both ways
 //!            └──► Opening::Stream ─► one frame back, Done or Failed ─► the bytes of one stream to the guest, half-closes included
-//!
-//!   frame: length of the message, length of what is beside it (32 bits each, little-endian), then both
 //! ```
 
 use std::{io, path::Path};
@@ -24,10 +22,7 @@ use tokio_util::{
     task::AbortOnDropHandle,
 };
 
-use super::{MAX_BODY, MAX_PACKET};
-
-/// Bytes of the two lengths.
-const HEAD: usize = 8;
+use super::framing::{HEAD, frame, invalid, lengths};
 
 /// What travels beside a message: bytes that are too many for one.
 pub type Beside = Vec<u8>;
@@ -57,39 +52,9 @@ pub(crate) enum Opening {
     },
 }
 
-fn invalid(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why.to_owned())
-}
-
-/// A message as it travels.
-fn frame<M: Serialize>(message: &M, beside: Option<&Beside>) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_vec(message).map_err(io::Error::other)?;
-    let beside = beside.map_or(&[][..], Vec::as_slice);
-    if json.len() > MAX_PACKET || beside.len() > MAX_BODY {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "message is longer than one may be"));
-    }
-    let mut frame = Vec::with_capacity(HEAD + json.len() + beside.len());
-    for length in [json.len(), beside.len()] {
-        frame.extend_from_slice(&u32::try_from(length).map_err(io::Error::other)?.to_le_bytes());
-    }
-    frame.extend_from_slice(&json);
-    frame.extend_from_slice(beside);
-    Ok(frame)
-}
-
-/// The two lengths; none that is longer than it may be is waited for.
-fn lengths(mut head: &[u8]) -> io::Result<(usize, usize)> {
-    let (json, beside) = (head.get_u32_le() as usize, head.get_u32_le() as usize);
-    // Not `InvalidData`: after this nothing on the stream can be found any more.
-    if json > MAX_PACKET || beside > MAX_BODY {
-        return Err(io::Error::other("a message is longer than one may be"));
-    }
-    Ok((json, beside))
-}
-
 /// Says one thing on a stream that carries bytes afterwards.
 pub(crate) async fn say<M: Serialize>(stream: &mut (impl Stream + ?Sized), message: &M) -> io::Result<()> {
-    stream.write_all(&frame(message, None)?).await?;
+    stream.write_all(&frame(message, &[])?).await?;
     stream.flush().await
 }
 
@@ -177,7 +142,7 @@ impl Peer {
     pub async fn send<M: Serialize>(&self, message: &M, beside: Option<&Beside>) -> io::Result<()> {
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         let (written, done) = oneshot::channel();
-        let outgoing = Outgoing { frame: frame(message, beside)?, written };
+        let outgoing = Outgoing { frame: frame(message, beside.map_or(&[][..], Vec::as_slice))?, written };
         self.outgoing.send(outgoing).await.map_err(|_| gone())?;
         done.await.unwrap_or_else(|_| Err(gone()))
     }
@@ -230,6 +195,7 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
+    use crate::wire::MAX_BODY;
 
     fn pair() -> (Peer, Peer) {
         let (one, other) = duplex(64);

@@ -43,6 +43,17 @@ pub(crate) fn bytes_of(beside: Option<Beside>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A socket as what is beside a message.
+pub(crate) fn descriptor(fd: OwnedFd) -> Beside {
+    fd
+}
+
+/// And back.
+#[allow(clippy::unnecessary_wraps)] // Elsewhere it may be something else.
+pub(crate) fn into_descriptor(beside: Beside) -> Option<OwnedFd> {
+    Some(beside)
+}
+
 /// Where daemons connect.
 #[derive(Debug)]
 pub struct Listener(Peer);
