@@ -81,7 +81,7 @@ impl HypervDriver {
     /// The machine's place on a network of this Windows.
     async fn network(&self, spec: &MachineSpec) -> Result<(Endpoint, Adapter), DriverError> {
         let dll = self.config.dll.as_ref().map(|dll| dll.with_file_name("computenetwork.dll"));
-        let id = network::endpoint_id(&spec.run_dir.to_string_lossy());
+        let id = network::endpoint_id(spec.id());
         let machine = format!("slipway-{}", spec.name);
         let (endpoint, said) = blocking("give the machine a network", move || {
             Ok(Hcn::load(dll.as_deref())?.endpoint(id, &machine)?)

@@ -212,7 +212,7 @@ async fn a_start_that_is_refused_leaves_nothing() {
 async fn the_endpoint_that_a_crash_left_is_taken_away() {
     let _one = ONE.lock().await;
     let Some(stage) = Stage::set() else { return };
-    let id = slipway_vm_hyperv::network::endpoint_id(&stage.spec.run_dir.to_string_lossy());
+    let id = slipway_vm_hyperv::network::endpoint_id(stage.spec.id());
     let id = slipway_vm_hyperv::network::guid(id);
     std::fs::write(mock("endpoint"), &id).expect("written");
     let machine = stage.start().await;

@@ -31,6 +31,8 @@ pub struct Configuration {
     pub shares: Vec<&'static str>,
     /// Network behind the host's own address.
     pub network: Network,
+    /// The card's address, the same at each start: the host hands out an address for each that it sees, and it has some 250.
+    pub mac_address: String,
     /// Memory that the guest does not need goes back to the host.
     pub memory_balloon: bool,
     /// Random numbers for the guest.
@@ -142,11 +144,20 @@ impl Configuration {
             console_log: text(&spec.console_log)?,
             shares,
             network: Network::Nat,
+            mac_address: mac_address(spec.id()),
             memory_balloon: true,
             entropy: true,
             socket_device: true,
         })
     }
+}
+
+/// A card's address that nobody was sold: locally administered, and of one card.
+fn mac_address(machine: u128) -> String {
+    let mut bytes = machine.to_be_bytes();
+    bytes[0] = bytes[0] & 0xfc | 0x02;
+    let bytes: Vec<String> = bytes[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.join(":")
 }
 
 fn text(path: &Path) -> Result<String, DriverError> {
@@ -189,6 +200,20 @@ mod tests {
             assert_eq!((disk.caching, disk.synchronization), (Caching::Cached, Synchronization::Full));
         }
         assert_eq!(made.shares, [SHARE_TAG], "no Rosetta where there is none");
+    }
+
+    #[test]
+    fn each_machine_keeps_a_card_of_its_own() {
+        let of = |run_dir: &str| {
+            let spec = MachineSpec { run_dir: run_dir.into(), ..spec() };
+            Configuration::new(&spec, Host { rosetta: false }).expect("a configuration").mac_address
+        };
+        assert_eq!(of("/one"), of("/one"));
+        assert_ne!(of("/one"), of("/other"));
+        assert_eq!(
+            (mac_address(0), mac_address(u128::MAX)),
+            ("02:00:00:00:00:00".into(), "fe:ff:ff:ff:ff:ff".into())
+        );
     }
 
     #[test]

@@ -7,8 +7,8 @@ use objc2_foundation::{NSArray, NSDictionary, NSError, NSFileHandle, NSString, N
 use objc2_virtualization::{
     VZDirectoryShare, VZDiskImageCachingMode, VZDiskImageStorageDeviceAttachment,
     VZDiskImageSynchronizationMode, VZFileHandleSerialPortAttachment, VZGenericPlatformConfiguration,
-    VZLinuxBootLoader, VZLinuxRosettaAvailability, VZLinuxRosettaDirectoryShare, VZMultipleDirectoryShare,
-    VZNATNetworkDeviceAttachment, VZSharedDirectory, VZStorageDeviceConfiguration,
+    VZLinuxBootLoader, VZLinuxRosettaAvailability, VZLinuxRosettaDirectoryShare, VZMACAddress,
+    VZMultipleDirectoryShare, VZNATNetworkDeviceAttachment, VZSharedDirectory, VZStorageDeviceConfiguration,
     VZVirtioBlockDeviceConfiguration, VZVirtioConsoleDeviceSerialPortConfiguration,
     VZVirtioEntropyDeviceConfiguration, VZVirtioFileSystemDeviceConfiguration,
     VZVirtioNetworkDeviceConfiguration, VZVirtioSocketDeviceConfiguration,
@@ -118,6 +118,12 @@ pub(crate) fn build(
             Network::Nat => {
                 let device = VZVirtioNetworkDeviceConfiguration::new();
                 device.setAttachment(Some(&VZNATNetworkDeviceAttachment::new()));
+                let address = VZMACAddress::initWithString(
+                    VZMACAddress::alloc(),
+                    &NSString::from_str(&from.mac_address),
+                )
+                .ok_or_else(|| format!("`{}` is no address of a network card", from.mac_address))?;
+                device.setMACAddress(&address);
                 machine.setNetworkDevices(&NSArray::from_retained_slice(&[Retained::into_super(device)]));
             }
         }

@@ -45,6 +45,17 @@ pub struct MachineSpec {
     pub share_socket: Option<PathBuf>,
 }
 
+impl MachineSpec {
+    /// A number that is this machine's at each of its starts and no other's, for what a hypervisor is to know it by.
+    pub fn id(&self) -> u128 {
+        // FNV-1a, because the number has to stay what it is.
+        let folder = self.run_dir.to_string_lossy();
+        folder.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash: u128, byte| {
+            (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+        })
+    }
+}
+
 /// The processor that a guest's kernel and programs are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuestArch {
@@ -278,6 +289,19 @@ pub trait Machine: Send {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_is_known_by_its_folder() {
+        let dir = tempfile::tempdir().expect("folder");
+        let mut spec = contract::spec(dir.path(), "/k".into()).expect("files");
+        let mut id_in = |run_dir: &str| {
+            spec.run_dir = run_dir.into();
+            spec.id()
+        };
+        // Hypervisors remember it, so it stays what it is.
+        assert_eq!(id_in("/r"), 0x0880_948e_cbab_1be9_5aa0_7330_5546_c64c);
+        assert_ne!(id_in("/s"), id_in("/r"));
+    }
 
     #[test]
     fn a_hypervisor_that_emulates_nothing_refuses_an_image_of_another_processor() {

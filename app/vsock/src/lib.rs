@@ -38,6 +38,8 @@ use slipway_protocol::ports::GuestPort;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use splice::Opens;
+#[cfg(unix)]
+pub use splice::connect_by_splice;
 
 /// What a stream to the guest can do. `poll_shutdown` is SHUT_WR: the other direction stays open.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -20,6 +20,22 @@ pub trait Opens: Send + Sync {
     fn copies(&self) -> &TaskTracker;
 }
 
+/// [`Transport::connect`] of a transport that only takes sockets: it gets one end of a pair.
+///
+/// # Errors
+/// [`ConnectError`], as of [`Transport::splice`].
+#[cfg(unix)]
+pub async fn connect_by_splice(
+    transport: &dyn Transport,
+    port: GuestPort,
+) -> Result<GuestStream, ConnectError> {
+    let io = |source| ConnectError::Io { port, source };
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(io)?;
+    transport.splice(port, theirs.into(), Bytes::new()).await.map_err(|(error, _)| error)?;
+    ours.set_nonblocking(true).map_err(io)?;
+    Ok(Box::new(tokio::net::UnixStream::from_std(ours).map_err(io)?))
+}
+
 #[async_trait]
 impl<T: Opens> Transport for T {
     async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {

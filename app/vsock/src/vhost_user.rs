@@ -14,7 +14,7 @@ use std::{
     collections::VecDeque,
     io::{self, Read, Write},
     os::fd::{AsRawFd, OwnedFd},
-    os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
+    os::unix::net::UnixListener as StdUnixListener,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -29,7 +29,7 @@ use bytes::Bytes;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use slipway_protocol::ports::GuestPort;
-use tokio::{net::UnixStream, sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, time::timeout};
 use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{ShutdownHandle, VhostUserBackendMut, VhostUserDaemon, VringRwLock, VringT};
 use virtio_bindings::{virtio_config::VIRTIO_F_VERSION_1, virtio_ring::VIRTIO_RING_F_EVENT_IDX};
@@ -41,7 +41,7 @@ use vmm_sys_util::{
 };
 
 use crate::{
-    ConnectError, GuestCid, GuestStream, Transport,
+    ConnectError, GuestCid, GuestStream, Transport, connect_by_splice,
     streams::{DialAnswer, HEADER, Header, MAX_PAYLOAD, StreamId, Streams},
 };
 
@@ -587,11 +587,7 @@ impl Drop for Dialling<'_> {
 #[async_trait]
 impl Transport for VhostUserTransport {
     async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
-        let io = |source| ConnectError::Io { port, source };
-        let (ours, devices) = StdUnixStream::pair().map_err(io)?;
-        self.dial(port, devices.into(), Bytes::new()).await.map_err(|(error, _)| error)?;
-        ours.set_nonblocking(true).map_err(io)?;
-        Ok(Box::new(UnixStream::from_std(ours).map_err(io)?))
+        connect_by_splice(self, port).await
     }
 
     async fn splice(

@@ -1,5 +1,7 @@
 //! The device without a VM: how it ends, and what the diallers learn.
 
+use std::os::unix::net::UnixStream as StdUnixStream;
+
 use super::*;
 use slipway_protocol::ports::ENGINE;
 

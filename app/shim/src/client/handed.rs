@@ -1,12 +1,11 @@
 //! Linux and macOS: the client's socket itself goes to the shim, and this process may end.
 
-use std::{os::fd::OwnedFd, os::unix::net::UnixStream as StdUnixStream, path::Path};
+use std::{os::fd::OwnedFd, path::Path};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use slipway_protocol::ports::GuestPort;
-use slipway_vsock::{ConnectError, GuestStream, Transport};
-use tokio::net::UnixStream;
+use slipway_vsock::{ConnectError, GuestStream, Transport, connect_by_splice};
 
 use super::{ShimClient, ShimClientError, not_opened};
 use crate::wire::{Answer, Call, Failure, FailureKind, descriptor, into_descriptor};
@@ -24,11 +23,7 @@ impl Way {
 #[async_trait]
 impl Transport for ShimClient {
     async fn connect(&self, port: GuestPort) -> Result<GuestStream, ConnectError> {
-        let io = |source| ConnectError::Io { port, source };
-        let (ours, theirs) = StdUnixStream::pair().map_err(io)?;
-        self.splice(port, theirs.into(), Bytes::new()).await.map_err(|(error, _)| error)?;
-        ours.set_nonblocking(true).map_err(io)?;
-        Ok(Box::new(UnixStream::from_std(ours).map_err(io)?))
+        connect_by_splice(self, port).await
     }
 
     async fn splice(
