@@ -10,6 +10,7 @@
 mod docker;
 #[cfg_attr(windows, path = "doctor/files_windows.rs")]
 mod files;
+mod folders;
 #[cfg_attr(not(target_os = "linux"), path = "doctor/host_elsewhere.rs")]
 mod host;
 mod network;
@@ -139,7 +140,7 @@ const CHECKS: &[Examination] = &[
     looks("daemon", parts::daemon),
     looks("machine", parts::machine),
     looks("shares", parts::shares),
-    looks("settings", files::settings),
+    looks("settings", folders::settings),
     looks("image", parts::image),
     looks("qemu", host::qemu),
     looks("acceleration", host::acceleration),

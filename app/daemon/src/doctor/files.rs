@@ -10,9 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use slipway_api::{CheckState, Problem, lock, paths::LONGEST_SOCKET};
+use slipway_api::{Problem, lock, paths::LONGEST_SOCKET};
 
-use super::{Finding, Ward, room, told};
+use super::{Finding, Ward, folders::folder, told};
 use crate::system;
 
 /// Rights of others to change.
@@ -20,39 +20,14 @@ const OTHERS_WRITE: u32 = 0o022;
 /// Any rights of others.
 const OTHERS: u32 = 0o077;
 
-pub(super) fn settings(ward: &Ward) -> Finding {
-    let file = ward.paths().settings_file();
-    match &ward.settings {
-        Ok(_) if file.exists() => Finding::ok(format!("{} is understood", told(&file))),
-        Ok(_) => Finding::ok("all at their defaults"),
-        Err(problem) => Finding::of(CheckState::Failed, problem.clone()),
-    }
-}
-
 pub(super) fn home(ward: &Ward) -> Finding {
     let paths = ward.paths();
     for (dir, forbidden) in [(paths.root(), OTHERS_WRITE), (paths.run_dir(), OTHERS)] {
-        let found = match std::fs::metadata(dir) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let above = room::nearest(dir);
-                if let Err(error) = system::writable(&above) {
-                    return Finding::failed(format!("{} cannot be made", told(dir)))
-                        .because(format!("{}: {error}", told(&above)))
-                        .hint("set SLIPWAY_HOME to a folder of yours that can be written");
-                }
-                continue;
-            }
-            Err(error) => {
-                return Finding::failed(format!("{} cannot be looked at", told(dir)))
-                    .because(error.to_string())
-                    .hint("set SLIPWAY_HOME to a folder of yours that can be written");
-            }
+        let found = match folder(dir) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(wrong) => return wrong,
         };
-        if !found.is_dir() {
-            return Finding::failed(format!("{} is not a folder", told(dir)))
-                .hint("move it away, or set SLIPWAY_HOME to another place");
-        }
         let us = rustix::process::geteuid().as_raw();
         if found.uid() != us {
             return Finding::failed(format!("{} belongs to another user", told(dir)))

@@ -1,44 +1,17 @@
 //! Slipway's own files on Windows: folders inherit who may use them from the user's own, and pipes leave nothing behind.
 
-use std::io;
+use slipway_api::Problem;
 
-use slipway_api::{CheckState, Problem};
-
-use super::{Finding, Ward, room, told};
+use super::{Finding, Ward, folders::folder, told};
 use crate::system;
-
-pub(super) fn settings(ward: &Ward) -> Finding {
-    let file = ward.paths().settings_file();
-    match &ward.settings {
-        Ok(_) if file.exists() => Finding::ok(format!("{} is understood", told(&file))),
-        Ok(_) => Finding::ok("all at their defaults"),
-        Err(problem) => Finding::of(CheckState::Failed, problem.clone()),
-    }
-}
 
 pub(super) fn home(ward: &Ward) -> Finding {
     let paths = ward.paths();
     for dir in [paths.root(), paths.run_dir()] {
-        let found = match std::fs::metadata(dir) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let above = room::nearest(dir);
-                if let Err(error) = system::writable(&above) {
-                    return Finding::failed(format!("{} cannot be made", told(dir)))
-                        .because(format!("{}: {error}", told(&above)))
-                        .hint("set SLIPWAY_HOME to a folder of yours that can be written");
-                }
-                continue;
-            }
-            Err(error) => {
-                return Finding::failed(format!("{} cannot be looked at", told(dir)))
-                    .because(error.to_string())
-                    .hint("set SLIPWAY_HOME to a folder of yours that can be written");
-            }
-        };
-        if !found.is_dir() {
-            return Finding::failed(format!("{} is not a folder", told(dir)))
-                .hint("move it away, or set SLIPWAY_HOME to another place");
+        match folder(dir) {
+            Ok(Some(_)) => {}
+            Ok(None) => continue,
+            Err(wrong) => return wrong,
         }
         if let Err(error) = system::writable(dir) {
             return Finding::failed(format!("{} cannot be written", told(dir)))
