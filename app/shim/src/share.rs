@@ -1,6 +1,8 @@
 //! Host folders for the machine: on Linux a share server of our own (`confined`), elsewhere the hypervisor's
 //! (`hypervisor`). Either is asked in the share server's words.
 
+#[cfg(any(test, not(target_os = "linux")))]
+mod outbox;
 #[cfg(target_os = "linux")]
 #[path = "share/confined.rs"]
 mod server;
