@@ -50,6 +50,8 @@ const HOLD: Duration = Duration::from_millis(10);
 const WAITING: usize = 1 << 14;
 /// Files and folders that are kept in mind at most, of all that is watched.
 const KNOWN: usize = 500_000;
+/// Before what was too much is looked at again, although the same is wanted: whoever asks how it stands asks every few seconds.
+const AGAIN: Duration = Duration::from_secs(300);
 
 /// Takes what the guest is to hear.
 pub trait Tells: Send {
@@ -138,6 +140,7 @@ impl Watcher {
             to: to.clone(),
             wanted: Wanted::default(),
             roots: BTreeMap::new(),
+            too_much: BTreeMap::new(),
             last: 0,
             cookie: 0,
             now: Standing::default(),
@@ -190,6 +193,8 @@ struct Watching {
     to: SyncSender<Message>,
     wanted: Wanted,
     roots: BTreeMap<PathBuf, Root>,
+    /// What was too much, since when, and what was said of it.
+    too_much: BTreeMap<PathBuf, (Instant, String)>,
     /// What the last one was called: hints of one that is watched no more find none of that name.
     last: u64,
     cookie: u32,
@@ -290,10 +295,20 @@ impl Watching {
         if wanted.exclude != self.wanted.exclude {
             self.roots.clear();
         }
-        self.wanted = wanted;
         self.now.unwatched = None;
+        if wanted == self.wanted {
+            self.too_much.retain(|_, (since, _)| since.elapsed() < AGAIN);
+        } else {
+            self.too_much.clear();
+        }
+        self.wanted = wanted;
         self.roots.retain(|path, _| self.wanted.paths.contains(path));
         for path in self.wanted.paths.clone() {
+            if let Some((_, why)) = self.too_much.get(&path) {
+                let why = why.clone();
+                self.cannot(&path, &why);
+                continue;
+            }
             if !self.roots.contains_key(&path) && look::state(&path).is_some() {
                 match self.root(&path) {
                     Ok(root) => drop(self.roots.insert(path, root)),
@@ -337,6 +352,7 @@ impl Watching {
                 self.most
             );
             self.cannot(&path, &why);
+            self.too_much.insert(path, (Instant::now(), why));
         }
     }
 }

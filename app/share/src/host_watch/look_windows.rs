@@ -32,7 +32,8 @@ pub(super) fn verbatim(path: &Path) -> PathBuf {
         return path.to_owned();
     }
     let mut verbatim = OsString::from(r"\\?\");
-    verbatim.push(path);
+    // With its own separators only: no other is one, word for word.
+    verbatim.push(path.components().collect::<PathBuf>());
     verbatim.into()
 }
 

@@ -278,14 +278,14 @@ fn what_cannot_be_watched_and_what_is_too_much_is_said() {
     }
     let standing = watch.watch(std::slice::from_ref(&watch.root), &[]);
     assert_eq!(standing.watches, 0);
-    assert!(standing.unwatched.is_some_and(|why| why.contains("shares.exclude")));
+    assert!(standing.unwatched.as_ref().is_some_and(|why| why.contains("shares.exclude")));
     for name in 3..10 {
         std::fs::remove_file(watch.path(&name.to_string())).expect("removes");
     }
-    assert_eq!(
-        watch.watch(std::slice::from_ref(&watch.root), &[]),
-        Standing { watches: 1, ..Standing::default() }
-    );
+    // Not at once, or who asks often has it looked through all the time; but when something else is wanted.
+    assert_eq!(watch.watch(std::slice::from_ref(&watch.root), &[]), standing);
+    let watched = Standing { watches: 1, ..Standing::default() };
+    assert_eq!(watch.watch(std::slice::from_ref(&watch.root), &["node_modules"]), watched);
 }
 
 /// Such a touch is all that an agent without the module can do, and comes back as an event of the host.
@@ -316,4 +316,40 @@ fn no_name_behind_a_link_is_told() {
     assert!(told.contains(&"create other".to_owned()) && !told.iter().any(|w| w.contains("sub")), "{told:?}");
     // As a folder that is to be watched it is none.
     assert_eq!(watch.watch(&[watch.path("link/sub")], &[]).watches, 0);
+}
+
+/// All of a batch has happened when it is judged, as ReadDirectoryChangesW tells it.
+#[test]
+fn what_was_said_of_a_name_is_about_the_one_that_it_has_now() {
+    let watch = Running::idle(begin, KNOWN, false);
+    std::fs::create_dir_all(watch.path("was/in")).expect("makes");
+    std::fs::write(watch.path("was/in/file"), "x").expect("writes");
+    std::fs::write(watch.path("save"), "x").expect("writes");
+    let mut tree = Tree::new(watch.root.clone(), None, Vec::new(), KNOWN);
+    let (mut cookie, mut told) = (0, Vec::new());
+    let look = |name| Hint::Look { path: watch.path(name), renamed: false };
+    let moved = |from, to| Hint::Moved { from: watch.path(from), to: watch.path(to) };
+    std::fs::write(watch.path("was/in/file"), "longer").expect("writes");
+    std::fs::rename(watch.path("was"), watch.path("is")).expect("renames");
+    // An editor that saves aside, of whose file nobody was told before it got the name.
+    std::fs::remove_file(watch.path("save")).expect("removes");
+    std::fs::write(watch.path("save"), "new").expect("writes");
+    let hints = vec![
+        look("was/in/file"),
+        moved("was", "is"),
+        look("save.tmp"),
+        look("save"),
+        moved("save.tmp", "save"),
+        look("never"),
+    ];
+    tree.judge(hints, &mut cookie, &mut told);
+    let told: Vec<String> =
+        told.iter().map(|told| watch.word(&super::event(told).expect("a path"))).collect();
+    assert_eq!(told, ["from was/", "to is/", "to save", "modify is/in/file", "close is/in/file"]);
+    // Nothing is told twice, and what is not below the root not at all.
+    let mut told = Vec::new();
+    let outside = Hint::Look { path: watch.root.join("../outside"), renamed: false };
+    tree.judge(vec![look("is"), look("save"), outside, Hint::Lost], &mut cookie, &mut told);
+    assert_eq!(told, []);
+    assert_eq!(tree.known(), 4);
 }
