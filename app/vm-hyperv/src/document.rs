@@ -1,7 +1,7 @@
 //! A machine as the JSON document that HCS makes it from, schema 2.1. Only what we mean to say can be said.
 //!
-//! The host dials and the guest never does: nobody on the host may bind for the guest's connections, so one that the guest
-//! opens reaches nobody.
+//! The host dials and the guest never does, but for its folders: nobody but the system itself may listen for the guest's
+//! connections.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -10,8 +10,8 @@ use slipway_vm::{AccelChoice, DriverError, MachineSpec};
 
 use crate::network::{Adapter, NetworkAdapter, guid};
 
-/// Who may do what, in Windows' own language: nobody anything.
-const NOBODY: &str = "D:P(D;;FA;;;WD)";
+/// Who may listen for what the guest opens, in Windows' own language: the system itself, which serves Plan 9 there.
+const SYSTEM_ONLY: &str = "D:P(A;;FA;;;SY)";
 /// The TCP-like port within the machine on which HCS serves Plan 9.
 const PLAN9_PORT: u32 = 564;
 
@@ -225,7 +225,7 @@ pub fn machine(spec: &MachineSpec, host: &Host) -> Result<String, DriverError> {
                 com_ports: [("0", ComPort { named_pipe: &host.console_pipe })].into(),
                 hv_socket: HvSocket {
                     hv_socket_config: HvSocketConfig {
-                        default_bind_security_descriptor: NOBODY,
+                        default_bind_security_descriptor: SYSTEM_ONLY,
                         default_connect_security_descriptor: format!(
                             "D:P(A;;FA;;;SY)(A;;FA;;;{})",
                             host.user_sid
