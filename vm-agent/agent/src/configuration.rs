@@ -66,6 +66,8 @@ struct State {
     /// The host's additions to dockerd's configuration, once it is written.
     engine_config: Option<String>,
     network: Option<Up>,
+    /// Packets are led to our rules, which is done once.
+    led: bool,
 }
 
 impl State {
@@ -79,7 +81,7 @@ impl State {
 struct Up {
     network: Network,
     names: SocketAddrV4,
-    _answering: AbortOnDropHandle<()>,
+    answering: AbortOnDropHandle<()>,
 }
 
 impl Configuration {
@@ -150,8 +152,11 @@ impl Configuration {
     /// What could not be put in force.
     pub(crate) async fn network_is_up(&self, network: &Network, reaper: &Reaper) -> io::Result<()> {
         let mut state = self.state.lock().await;
-        // Who answered on another one before makes room.
-        let first = state.network.take().is_none();
+        // Who answered on another one before makes room, which may be at the same address.
+        if let Some(Up { answering, .. }) = state.network.take() {
+            answering.abort();
+            let _ = answering.await;
+        }
         let listening = Names::listen(network, self.known.subscribe(), Arc::clone(&self.resolver)).await;
         let server = listening.map_err(|error| {
             io::Error::new(error.kind(), format!("failed to listen for questions about names: {error}"))
@@ -159,7 +164,7 @@ impl Configuration {
         state.network = Some(Up {
             network: network.clone(),
             names: SocketAddrV4::new(network.address, names::PORT),
-            _answering: AbortOnDropHandle::new(tokio::spawn(server.run())),
+            answering: AbortOnDropHandle::new(tokio::spawn(server.run())),
         });
         let rewritten = match (&self.files, &state.engine_config) {
             // A running engine does not read this anew, and containers that are there keep what they have.
@@ -168,7 +173,8 @@ impl Configuration {
             }
             _ => Ok(()),
         };
-        let opened = self.open(&state, first, reaper).await;
+        let opened = self.open(&state, !state.led, reaper).await;
+        state.led |= opened.is_ok();
         rewritten.and(opened)
     }
 
