@@ -144,7 +144,7 @@ impl Inner {
         if !room::may_wait() {
             return Err(super::errno(libc::EAGAIN));
         }
-        std::thread::sleep(left);
+        room::rest(left);
         Ok(())
     }
 }
