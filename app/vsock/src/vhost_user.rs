@@ -11,7 +11,6 @@
 //! The worker owns everything that changes, so no lock is held while bytes move.
 
 use std::{
-    collections::VecDeque,
     io::{self, Read, Write},
     os::fd::{AsRawFd, OwnedFd},
     os::unix::net::UnixListener as StdUnixListener,
@@ -45,8 +44,10 @@ use crate::{
     streams::{DialAnswer, HEADER, Header, MAX_PAYLOAD, StreamId, Streams},
 };
 
+mod commands;
 mod taken;
 
+use commands::{Command, Commands};
 use taken::Taken;
 
 /// How long the guest may take to answer a dial.
@@ -87,51 +88,6 @@ pub enum ListenError {
     /// The vhost-user machinery refused.
     #[error("failed to set up the vhost-user backend: {0}")]
     Backend(String),
-}
-
-enum Command {
-    Dial {
-        port: GuestPort,
-        host: OwnedFd,
-        head: Bytes,
-        answer: oneshot::Sender<DialAnswer>,
-        id: oneshot::Sender<StreamId>,
-    },
-    GiveUp(StreamId),
-}
-
-/// What the transport and the worker share: the commands and nothing else.
-struct Commands {
-    /// `None` once the device is gone; a command then fails at once.
-    queue: Mutex<Option<VecDeque<Command>>>,
-    wake: OwnedFd,
-}
-
-impl Commands {
-    fn push(&self, command: Command) -> Result<(), Command> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(waiting) = queue.as_mut() else { return Err(command) };
-        waiting.push_back(command);
-        drop(queue);
-        self.wake();
-        Ok(())
-    }
-
-    fn wake(&self) {
-        // Full (2^64 - 2 wakes unread) means that the worker is awake anyway.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-    }
-
-    fn take(&self) -> VecDeque<Command> {
-        let mut counter = [0u8; 8];
-        let _ = rustix::io::read(&self.wake, &mut counter);
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.as_mut().map(std::mem::take).unwrap_or_default()
-    }
-
-    fn close(&self) -> VecDeque<Command> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
-    }
 }
 
 struct Backend {
@@ -460,7 +416,7 @@ impl VhostUserVsock {
         epoll::add(&watch, taken.timer(), epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)
             .map_err(setup)?;
         let watch_fd = watch.as_raw_fd();
-        let commands = Arc::new(Commands { queue: Mutex::new(Some(VecDeque::new())), wake });
+        let commands = Arc::new(Commands::new(wake));
         let memory = Memory::new(GuestMemoryMmap::new());
         let backend = Arc::new(Mutex::new(Backend {
             cid,

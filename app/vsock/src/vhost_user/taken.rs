@@ -1,5 +1,5 @@
 //! When the guest hears that what it sent was taken. It needs its buffers back some time, and nothing else: no stream waits for
-//! that, while an interrupt for each packet is a third of what a small one costs. So the guest hears when many are taken, or a
+//! that, while it was one interrupt of three for a small message and its answer. So the guest hears when many are taken, or a
 //! little later. Where both queues have one interrupt, as with QEMU, it finds them at the next packet for it, and hears never.
 //!
 //! ```text
@@ -61,8 +61,9 @@ impl Taken {
             return Ok(true);
         }
         if self.untold > 0 && !self.running {
-            let once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            let later = Itimerspec { it_interval: once, it_value: Timespec { tv_sec: 0, tv_nsec: LATER } };
+            let never_again = Timespec { tv_sec: 0, tv_nsec: 0 };
+            let later =
+                Itimerspec { it_interval: never_again, it_value: Timespec { tv_sec: 0, tv_nsec: LATER } };
             timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &later)?;
             self.running = true;
         }
