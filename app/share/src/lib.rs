@@ -32,7 +32,6 @@ mod echo;
 mod events;
 #[cfg(target_os = "linux")]
 mod fs;
-#[cfg(any(test, not(target_os = "linux")))]
 mod mask;
 #[cfg(target_os = "linux")]
 mod owner;

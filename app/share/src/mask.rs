@@ -10,6 +10,24 @@ pub(crate) const DELETE: u32 = 0x200;
 pub(crate) const OVERFLOW: u32 = 0x4000;
 pub(crate) const ISDIR: u32 = 0x4000_0000;
 
+/// An event as the tests of both watchers write it down: a word, the path, and a stroke behind a folder's.
+#[cfg(test)]
+pub(crate) fn said(mask: u32, path: impl std::fmt::Display) -> String {
+    let words = [
+        (OVERFLOW, "lost"),
+        (CREATE, "create"),
+        (MODIFY, "modify"),
+        (CLOSE_WRITE, "close"),
+        (ATTRIB, "attrib"),
+        (DELETE, "delete"),
+        (MOVED_FROM, "from"),
+        (MOVED_TO, "to"),
+    ];
+    let word = words.iter().find(|(bit, _)| mask & bit != 0).map_or("?", |(_, word)| word);
+    let dir = if mask & ISDIR != 0 { "/" } else { "" };
+    format!("{word} {path}{dir}")
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use rustix::fs::inotify::ReadFlags;

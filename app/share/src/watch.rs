@@ -46,7 +46,9 @@ use slipway_protocol::v1;
 use crate::{
     echo::Echoes,
     events::Sender,
-    guest_path, sandbox,
+    guest_path,
+    mask::{ATTRIB, CLOSE_WRITE, CREATE, DELETE, ISDIR, MODIFY, MOVED_FROM, MOVED_TO, OVERFLOW},
+    sandbox,
     under_way::{Marks, Waiter},
 };
 
@@ -64,16 +66,6 @@ const MASK: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVED_FROM)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::ONLYDIR);
-
-const CREATE: u32 = ReadFlags::CREATE.bits();
-const DELETE: u32 = ReadFlags::DELETE.bits();
-const MODIFY: u32 = ReadFlags::MODIFY.bits();
-const ATTRIB: u32 = ReadFlags::ATTRIB.bits();
-const CLOSE_WRITE: u32 = ReadFlags::CLOSE_WRITE.bits();
-const MOVED_FROM: u32 = ReadFlags::MOVED_FROM.bits();
-const MOVED_TO: u32 = ReadFlags::MOVED_TO.bits();
-const ISDIR: u32 = ReadFlags::ISDIR.bits();
-const OVERFLOW: u32 = ReadFlags::QUEUE_OVERFLOW.bits();
 
 /// What is to be watched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

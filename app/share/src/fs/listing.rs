@@ -83,11 +83,10 @@ impl Inner {
             None => self.open_folder(ctx, export, inode)?,
         };
         let listed = export.fs.readdir(nobody(ctx), inode, handle, size, offset);
+        let stream = Stream { number: export.number, inode, handle };
         let over = match listed.as_ref() {
-            Ok(entries) if entries.remaining() > 0 => {
-                self.streams.keep(Stream { number: export.number, inode, handle })
-            }
-            _ => Some(Stream { number: export.number, inode, handle }),
+            Ok(entries) if entries.remaining() > 0 => self.streams.keep(stream),
+            _ => Some(stream),
         };
         if let Some(over) = over {
             self.close(export, over);

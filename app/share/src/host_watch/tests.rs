@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::*;
-use crate::mask::{ATTRIB, CLOSE_WRITE, CREATE, DELETE, ISDIR, MODIFY, MOVED_FROM, MOVED_TO, OVERFLOW};
+use crate::mask::{MOVED_FROM, MOVED_TO};
 
 #[cfg(windows)]
 use changes::begin;
@@ -87,19 +87,7 @@ impl Running {
         let below = folder.strip_prefix(&*root).expect("below the root").trim_start_matches('/');
         let name = String::from_utf8_lossy(&event.name);
         let path = if below.is_empty() { name.into_owned() } else { format!("{below}/{name}") };
-        let words = [
-            (OVERFLOW, "lost"),
-            (CREATE, "create"),
-            (MODIFY, "modify"),
-            (CLOSE_WRITE, "close"),
-            (ATTRIB, "attrib"),
-            (DELETE, "delete"),
-            (MOVED_FROM, "from"),
-            (MOVED_TO, "to"),
-        ];
-        let word = words.iter().find(|(bit, _)| event.mask & bit != 0).map_or("?", |(_, word)| word);
-        let dir = if event.mask & ISDIR != 0 { "/" } else { "" };
-        format!("{word} {path}{dir}")
+        mask::said(event.mask, path)
     }
 }
 

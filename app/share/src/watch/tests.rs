@@ -76,18 +76,7 @@ impl Running {
                     }
                     continue;
                 }
-                let names = [
-                    (CREATE, "create"),
-                    (MODIFY, "modify"),
-                    (CLOSE_WRITE, "close"),
-                    (ATTRIB, "attrib"),
-                    (DELETE, "delete"),
-                    (MOVED_FROM, "from"),
-                    (MOVED_TO, "to"),
-                ];
-                let word = names.iter().find(|(bit, _)| event.mask & bit != 0).map_or("?", |(_, word)| word);
-                let dir = if event.mask & ISDIR != 0 { "/" } else { "" };
-                told.push(format!("{word} {}{dir}", name.display()));
+                told.push(crate::mask::said(event.mask, name.display()));
             }
         }
     }
