@@ -15,14 +15,11 @@ use slipway_vsock::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
-    sync::{Mutex, mpsc, oneshot},
+    sync::Mutex,
 };
-use tokio_util::{
-    bytes::{Buf, BytesMut},
-    task::AbortOnDropHandle,
-};
+use tokio_util::bytes::{Buf, BytesMut};
 
-use super::framing::{HEAD, frame, invalid, lengths};
+use super::framing::{HEAD, Sink, Writer, frame, invalid, lengths};
 
 /// What travels beside a message: bytes that are too many for one.
 pub type Beside = Vec<u8>;
@@ -90,11 +87,6 @@ impl Listener {
     }
 }
 
-struct Outgoing {
-    frame: Vec<u8>,
-    written: oneshot::Sender<io::Result<()>>,
-}
-
 struct Incoming {
     stream: ReadHalf<Box<dyn Stream>>,
     read: BytesMut,
@@ -103,8 +95,7 @@ struct Incoming {
 /// One end of a connection that carries messages.
 pub struct Peer {
     incoming: Mutex<Incoming>,
-    outgoing: mpsc::Sender<Outgoing>,
-    _writer: AbortOnDropHandle<()>,
+    outgoing: Writer<Vec<u8>>,
 }
 
 impl std::fmt::Debug for Peer {
@@ -127,12 +118,8 @@ impl Peer {
     /// A connection whose opening was heard.
     pub(crate) fn new(stream: Box<dyn Stream>) -> Self {
         let (reader, writer) = tokio::io::split(stream);
-        let (outgoing, frames) = mpsc::channel(16);
-        Self {
-            incoming: Mutex::new(Incoming { stream: reader, read: BytesMut::new() }),
-            outgoing,
-            _writer: AbortOnDropHandle::new(tokio::spawn(write(writer, frames))),
-        }
+        let incoming = Mutex::new(Incoming { stream: reader, read: BytesMut::new() });
+        Self { incoming, outgoing: Writer::new(writer) }
     }
 
     /// Sends one message, with what is beside it. Cancel-safe: it goes whole or not at all, because another task writes it.
@@ -140,11 +127,7 @@ impl Peer {
     /// # Errors
     /// `InvalidInput` for one that is too long; the connection has ended.
     pub async fn send<M: Serialize>(&self, message: &M, beside: Option<&Beside>) -> io::Result<()> {
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let (written, done) = oneshot::channel();
-        let outgoing = Outgoing { frame: frame(message, beside.map_or(&[][..], Vec::as_slice))?, written };
-        self.outgoing.send(outgoing).await.map_err(|_| gone())?;
-        done.await.unwrap_or_else(|_| Err(gone()))
+        self.outgoing.send(frame(message, beside.map_or(&[][..], Vec::as_slice))?).await
     }
 
     /// Receives one message and what came beside it; `None` at the end. Cancel-safe.
@@ -173,20 +156,12 @@ impl Peer {
     }
 }
 
-/// Owns the half that is written to, until nobody can send any more.
-async fn write(mut stream: WriteHalf<Box<dyn Stream>>, mut frames: mpsc::Receiver<Outgoing>) {
-    while let Some(Outgoing { frame, written }) = frames.recv().await {
-        let done = async {
-            stream.write_all(&frame).await?;
-            stream.flush().await
-        };
-        let done = done.await;
-        let ends = done.is_err();
-        // Who was cancelled asks no more.
-        let _ = written.send(done);
-        if ends {
-            return;
-        }
+impl Sink for WriteHalf<Box<dyn Stream>> {
+    type Frame = Vec<u8>;
+
+    async fn write(&mut self, frame: Vec<u8>) -> io::Result<()> {
+        self.write_all(&frame).await?;
+        self.flush().await
     }
 }
 

@@ -27,14 +27,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::Interest,
     net::{UnixListener, UnixStream},
-    sync::{Mutex, mpsc, oneshot},
+    sync::Mutex,
 };
-use tokio_util::{
-    bytes::{Buf, BytesMut},
-    task::AbortOnDropHandle,
-};
+use tokio_util::bytes::{Buf, BytesMut};
 
-use super::framing::{HEAD, frame, invalid, lengths};
+use super::framing::{HEAD, Sink, Writer, frame, invalid, lengths};
 
 /// In the last byte of a head: a descriptor belongs to the frame.
 const WITH_DESCRIPTOR: u8 = 0x80;
@@ -105,12 +102,6 @@ impl Listener {
     }
 }
 
-struct Outgoing {
-    frame: Vec<u8>,
-    fd: Option<OwnedFd>,
-    written: oneshot::Sender<io::Result<()>>,
-}
-
 #[derive(Default)]
 struct Incoming {
     read: BytesMut,
@@ -121,8 +112,7 @@ struct Incoming {
 pub struct Peer {
     stream: Arc<UnixStream>,
     incoming: Mutex<Incoming>,
-    outgoing: mpsc::Sender<Outgoing>,
-    _writer: AbortOnDropHandle<()>,
+    outgoing: Writer<(Vec<u8>, Option<OwnedFd>)>,
 }
 
 impl std::fmt::Debug for Peer {
@@ -142,9 +132,8 @@ impl Peer {
 
     fn new(stream: UnixStream) -> Self {
         let stream = Arc::new(stream);
-        let (outgoing, frames) = mpsc::channel(16);
-        let writer = AbortOnDropHandle::new(tokio::spawn(write(Arc::clone(&stream), frames)));
-        Self { stream, incoming: Mutex::default(), outgoing, _writer: writer }
+        let outgoing = Writer::new(Arc::clone(&stream));
+        Self { stream, incoming: Mutex::default(), outgoing }
     }
 
     /// Sends one message, with what is beside it. Cancel-safe: it goes whole or not at all, because another task writes it. A descriptor
@@ -153,8 +142,7 @@ impl Peer {
     /// # Errors
     /// `InvalidInput` for one that is too long; the connection has ended.
     pub async fn send<M: Serialize>(&self, message: &M, beside: Option<&Beside>) -> io::Result<()> {
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let (frame, fd) = match beside {
+        let outgoing = match beside {
             Some(Beside::Descriptor(fd)) => {
                 let mut frame = frame(message, &[])?;
                 frame[HEAD - 1] |= WITH_DESCRIPTOR;
@@ -163,9 +151,7 @@ impl Peer {
             Some(Beside::Bytes(bytes)) => (frame(message, bytes)?, None),
             None => (frame(message, &[])?, None),
         };
-        let (written, done) = oneshot::channel();
-        self.outgoing.send(Outgoing { frame, fd, written }).await.map_err(|_| gone())?;
-        done.await.map_err(|_| gone())?
+        self.outgoing.send(outgoing).await
     }
 
     /// Receives one message and what came beside it; `None` at the end. Cancel-safe.
@@ -242,16 +228,11 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     Ok((bytes, fds))
 }
 
-/// Owns what is written, until nobody can send any more.
-async fn write(stream: Arc<UnixStream>, mut frames: mpsc::Receiver<Outgoing>) {
-    while let Some(Outgoing { frame, fd, written }) = frames.recv().await {
-        let done = write_frame(&stream, &frame, fd.as_ref()).await;
-        let ends = done.is_err();
-        // Who was cancelled asks no more.
-        let _ = written.send(done);
-        if ends {
-            return;
-        }
+impl Sink for Arc<UnixStream> {
+    type Frame = (Vec<u8>, Option<OwnedFd>);
+
+    async fn write(&mut self, (frame, fd): Self::Frame) -> io::Result<()> {
+        write_frame(self, &frame, fd.as_ref()).await
     }
 }
 
