@@ -42,8 +42,13 @@ struct request {
 struct way {
 	char *bytes;		/* taken and not sent, or NULL */
 	size_t at, length;
+	bool more;		/* there may be some to take */
+	bool fresh;		/* what came before it was joined is not yet taken */
 	bool ended;
 };
+
+/* What was called since the pair had its turn: each way's number for what came from that end, and this. */
+#define CHANGED	2
 
 struct pair {
 	struct work_struct work;
@@ -55,6 +60,8 @@ struct pair {
 		void (*error_report)(struct sock *sk);
 	} ends[2];
 	struct way ways[2];	/* each from the end of the same number */
+	unsigned long called;	/* bits: see CHANGED */
+	bool changed;		/* an end may be over */
 	bool whole;		/* both ends are attached */
 };
 
@@ -76,16 +83,31 @@ static void put_bytes(char *bytes)
 		kvfree(bytes);
 }
 
-/* Something came, something went, or it is over: all that is for the work to find out. */
-static void wake(struct sock *sk)
+/* Its pair has its turn; the call is kept for it, if it is one of those. */
+static void call(struct sock *sk, bool came, bool changed)
 {
 	struct pair *pair;
 
 	read_lock_bh(&sk->sk_callback_lock);
 	pair = sk->sk_user_data;
-	if (pair && READ_ONCE(pair->whole))
+	if (pair && READ_ONCE(pair->whole)) {
+		if (came)
+			set_bit(sk == pair->ends[1].socket->sk, &pair->called);
+		if (changed)
+			set_bit(CHANGED, &pair->called);
 		queue_work(queue, &pair->work);
+	}
 	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+static void came(struct sock *sk)
+{
+	call(sk, true, false);
+}
+
+static void changed(struct sock *sk)
+{
+	call(sk, false, true);
 }
 
 /* As the kernel's own: TCP calls at each answer, and is not worth sending to before a third of its buffer is free. */
@@ -96,7 +118,7 @@ static void space(struct sock *sk)
 			return;
 		clear_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
 	}
-	wake(sk);
+	call(sk, false, false);
 }
 
 /*
@@ -157,6 +179,18 @@ static int take_packets(struct socket *source, char *bytes)
 	return taken;
 }
 
+/*
+ * Is all taken that was there? To look once more in vain is a good part of a small message's work. A socket that is over says
+ * so to who looks once more: that has to be done for one that may be.
+ */
+static bool is_drained(const struct pair *pair, const struct way *way, struct socket *source, bool packets)
+{
+	if (way->fresh || pair->changed || way->length == BYTES)
+		return false;
+	/* Others of AF_VSOCK have queues of their own. */
+	return packets || (source->sk->sk_family != AF_VSOCK && skb_queue_empty_lockless(&source->sk->sk_receive_queue));
+}
+
 /* Sends what was taken, or takes more. 1: there may be more to do, 0: not before somebody calls, less: it broke. */
 static int move(struct pair *pair, unsigned int from)
 {
@@ -164,23 +198,28 @@ static int move(struct pair *pair, unsigned int from)
 	struct way *way = &pair->ways[from];
 	struct msghdr message = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
 	struct kvec piece;
+	bool packets;
 	int done;
 
 	if (way->ended)
 		return 0;
 	if (way->at == way->length) {
+		if (!way->more)
+			return 0;
 		if (!way->bytes)
 			way->bytes = get_bytes();
 		if (!way->bytes)
 			return -ENOMEM;
 		piece = (struct kvec){ .iov_base = way->bytes, .iov_len = BYTES };
 		done = take_packets(source, way->bytes);
-		if (!done)
+		packets = done > 0;
+		if (!packets)
 			done = kernel_recvmsg(source, &message, &piece, 1, BYTES, MSG_DONTWAIT);
 		if (done <= 0) {
 			put_bytes(way->bytes);
 			way->bytes = NULL;
 			way->at = way->length = 0;
+			way->more = way->fresh = false;
 			if (done)
 				return done == -EAGAIN ? 0 : done;
 			way->ended = true;
@@ -190,6 +229,7 @@ static int move(struct pair *pair, unsigned int from)
 		}
 		way->at = 0;
 		way->length = done;
+		way->more = !is_drained(pair, way, source, packets);
 	}
 	message = (struct msghdr){ .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
 	piece = (struct kvec){ .iov_base = way->bytes + way->at, .iov_len = way->length - way->at };
@@ -197,7 +237,11 @@ static int move(struct pair *pair, unsigned int from)
 	if (done < 0)
 		return done == -EAGAIN ? 0 : done;
 	way->at += done;
-	return 1;
+	if (way->at < way->length || way->more)
+		return 1;
+	put_bytes(way->bytes);
+	way->bytes = NULL;
+	return 0;
 }
 
 static int attach(struct pair *pair, struct end *end)
@@ -215,10 +259,10 @@ static int attach(struct pair *pair, struct end *end)
 		end->write_space = sk->sk_write_space;
 		end->error_report = sk->sk_error_report;
 		sk->sk_user_data = pair;
-		sk->sk_state_change = wake;
-		sk->sk_data_ready = wake;
+		sk->sk_state_change = changed;
+		sk->sk_data_ready = came;
 		sk->sk_write_space = space;
-		sk->sk_error_report = wake;
+		sk->sk_error_report = changed;
 	}
 	write_unlock_bh(&sk->sk_callback_lock);
 	return error;
@@ -262,9 +306,14 @@ static void part(struct pair *pair)
 static void run(struct work_struct *work)
 {
 	struct pair *pair = container_of(work, struct pair, work);
-	unsigned int left = ROUNDS;
+	unsigned long called = xchg(&pair->called, 0);
+	unsigned int i, left = ROUNDS;
 	int one, other;
 
+	/* For good: what an end says then is not to be missed. */
+	pair->changed |= called & BIT(CHANGED);
+	for (i = 0; i < 2; i++)
+		pair->ways[i].more |= called & (BIT(i) | BIT(CHANGED));
 	do {
 		one = move(pair, 0);
 		other = move(pair, 1);
@@ -287,6 +336,8 @@ static int join(const struct request *request)
 	if (!pair)
 		return -ENOMEM;
 	INIT_WORK(&pair->work, run);
+	for (i = 0; i < 2; i++)
+		pair->ways[i].more = pair->ways[i].fresh = true;
 	for (i = 0; i < 2 && !error; i++) {
 		pair->ends[i].socket = sockfd_lookup(request->sockets[i], &error);
 		if (!error && pair->ends[i].socket->type != SOCK_STREAM)
