@@ -143,11 +143,15 @@ pub(crate) fn machine(
     option("-device", "virtio-net-pci,netdev=net0".into());
     option("-device", "virtio-rng-pci".into());
     option("-device", "virtio-balloon-pci,free-page-reporting=on".into());
+    // An interrupt for each queue, and one for the device: with QEMU's three all queues have the same, and each packet for the
+    // guest makes it look for those of its own that were taken.
     match vsock {
-        Vsock::Kernel(cid) => option("-device", format!("vhost-vsock-pci,guest-cid={}", cid.get()).into()),
+        Vsock::Kernel(cid) => {
+            option("-device", format!("vhost-vsock-pci,vectors=4,guest-cid={}", cid.get()).into());
+        }
         Vsock::VhostUser => {
             option("-chardev", with_path("socket,id=vsock0,path=", vsock_socket, ""));
-            option("-device", "vhost-user-vsock-pci,chardev=vsock0".into());
+            option("-device", "vhost-user-vsock-pci,vectors=4,chardev=vsock0".into());
         }
     }
     if let Some(socket) = &spec.share_socket {
@@ -211,7 +215,7 @@ mod tests {
             discard=unmap,detect-zeroes=unmap\n-device\nvirtio-blk-pci,drive=data,serial=data\n\
             -netdev\nuser,id=net0,ipv6=off\n-device\nvirtio-net-pci,netdev=net0\n-device\nvirtio-rng-pci\n\
             -device\nvirtio-balloon-pci,free-page-reporting=on\n\
-            -chardev\nsocket,id=vsock0,path=/r/vsock.sock\n-device\nvhost-user-vsock-pci,chardev=vsock0\n\
+            -chardev\nsocket,id=vsock0,path=/r/vsock.sock\n-device\nvhost-user-vsock-pci,vectors=4,chardev=vsock0\n\
             -chardev\nsocket,id=share0,path=/r/share.sock\n-device\nvhost-user-fs-pci,chardev=share0,tag=slipway,queue-size=1024\n\
             -chardev\nsocket,id=qmp0,path=/r/qmp.sock,server=on,wait=off\n-mon\nchardev=qmp0,mode=control\n\
             -accel\ntcg,thread=single,tb-size=512\n-cpu\nmax,-la57,-erms,-cx16\n\
