@@ -26,6 +26,7 @@ mod listen;
 pub mod logs;
 mod names;
 mod netfilter;
+mod netlink;
 mod network;
 pub mod phases;
 pub mod ports;

@@ -18,6 +18,7 @@ pub(crate) mod forward;
 pub(crate) mod ingress;
 mod listening;
 pub(crate) mod local;
+mod sockets;
 pub mod stand_in;
 pub(crate) mod watcher;
 

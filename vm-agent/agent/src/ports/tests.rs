@@ -151,6 +151,9 @@ async fn a_stand_in_that_dies_gives_its_port_up() {
 
 #[tokio::test]
 async fn what_listens_in_the_guests_own_network_is_asked_for_as_long_as_it_does() {
+    if !super::sockets::is_answered() {
+        return;
+    }
     let root = tempfile::tempdir().expect("folder");
     let ports = Ports::default();
     let watching = tokio::spawn({
