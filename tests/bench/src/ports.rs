@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   127.0.0.1:S ─ shim ─ vsock ─ agent ─┐
-//!   127.0.0.1:F ─ QEMU's hostfwd ───────┼─▶ the server, in the guest's own network
+//!   127.0.0.1:F ─ QEMU's hostfwd ───────┼─▶ the server, in a container that publishes its port
 //!   127.0.0.1:P ─ passt, if it is there ┘
 //!   127.0.0.1:L ─ ssh -L ───────────────▶ the same server in the guest that Lima and Colima stand for, if it is there
 //! ```
@@ -117,10 +117,13 @@ fn passt(socket: &Path, from: u16, to: u16) -> Option<Ended> {
     Some(passt)
 }
 
-/// The server as a container of the host network, on either side.
+/// The server as a container with a published port, on either side. From the guest's address Docker's own rules lead to it.
 fn serve(side: &dyn Side, server: &Path, port: u16) {
     let number = port.to_string();
-    side.docker(&["create", "--name", "ports", "--network", "host", "box", "/bin/ports", &number]).run().ok();
+    let published = ["tcp", "udp"].map(|kind| format!("{port}:{port}/{kind}"));
+    let [tcp, udp] = published.each_ref().map(String::as_str);
+    let create = ["create", "--name", "ports", "-p", tcp, "-p", udp, "box", "/bin/ports", &number];
+    side.docker(&create).run().ok();
     side.docker(&["cp"]).arg(server).arg("ports:/bin/ports").run().ok();
     side.docker(&["start", "ports"]).run().ok();
 }
