@@ -106,11 +106,32 @@ fn registries(folder: &Path, files: &mut Files) -> io::Result<()> {
                 continue;
             };
             if KINDS.iter().any(|kind| name.ends_with(kind)) && entry.path().is_file() {
-                files.insert((registry, name), fs::read(entry.path())?);
+                let content = fs::read(entry.path())?;
+                #[cfg(windows)]
+                for registry in with_ports(&registry) {
+                    files.insert((registry, name.clone()), content.clone());
+                }
+                files.insert((registry, name), content);
             }
         }
     }
     Ok(())
+}
+
+/// The registries with a port that a folder may stand for where names hold no colon: docker leaves it out there, `registry.example:5000`
+/// is `registry.example5000`. Where the port begins is not to be seen, so it is for each that it can be, as it is to docker. An address of
+/// IPv6 has lost more colons than can be found again.
+#[cfg(any(test, windows))]
+fn with_ports(folder: &str) -> Vec<String> {
+    let is_host = |host: &str| match host.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        true => host.parse::<std::net::Ipv4Addr>().is_ok(),
+        false => !host.ends_with('.') && !host.contains(']'),
+    };
+    let is_port = |port: &str| !port.starts_with('0') && port.parse::<u16>().is_ok();
+    let digits = folder.bytes().rev().take(5).take_while(u8::is_ascii_digit).count();
+    let splits = (1..=digits).filter_map(|digits| folder.split_at_checked(folder.len() - digits));
+    let pairs = splits.filter(|(host, port)| is_host(host) && is_port(port));
+    pairs.map(|(host, port)| format!("{host}:{port}")).collect()
 }
 
 #[cfg(test)]
@@ -120,7 +141,8 @@ mod tests {
     #[test]
     fn a_persons_registries_and_further_authorities_are_read_and_what_is_wrong_is_told() {
         let home = tempfile::tempdir().expect("folder");
-        let folder = home.path().join(OWN).join("registry.example:5000");
+        let folder = if cfg!(windows) { "registry.example5000" } else { "registry.example:5000" };
+        let folder = home.path().join(OWN).join(folder);
         fs::create_dir_all(&folder).expect("made");
         for (name, content) in [("ca.crt", "ca"), ("client.key", "key"), ("README", "no")] {
             fs::write(folder.join(name), content).expect("written");
@@ -132,11 +154,26 @@ mod tests {
         let trust = read(&[good, bad, missing], Some(home.path()));
         let names: Vec<(&str, &str)> =
             trust.files.iter().map(|f| (f.registry.as_str(), f.name.as_str())).collect();
-        assert!(
-            names.ends_with(&[("registry.example:5000", "ca.crt"), ("registry.example:5000", "client.key")])
-        );
+        for name in ["ca.crt", "client.key"] {
+            assert!(names.contains(&("registry.example:5000", name)), "{names:?}");
+        }
+        assert!(!names.iter().any(|(_, name)| *name == "README"), "{names:?}");
         assert!(trust.authorities.ends_with(b"ours\n"));
         assert_eq!(trust.problems.len(), 2, "{:?}", trust.problems);
+    }
+
+    #[test]
+    fn a_folder_without_a_colon_is_every_registry_whose_port_may_end_its_name() {
+        let found = |folder: &str| with_ports(folder).join(" ");
+        assert_eq!(found("registry.example5000"), "registry.example:5000");
+        assert_eq!(found("10.0.0.105000"), "10.0.0.10:5000");
+        // As docker looks for it, for whichever of them is asked.
+        assert_eq!(found("host8443"), "host844:3 host84:43 host8:443 host:8443");
+        assert_eq!(found("10.0.0.18443"), "10.0.0.184:43 10.0.0.18:443 10.0.0.1:8443");
+        for none in ["registry.example", "5000", "10.0.0.1000000", "[1]5000", "", "host0", "é"] {
+            assert_eq!(found(none), "", "{none}");
+        }
+        assert_eq!(found("host65536"), "host6553:6 host655:36 host65:536 host6:5536");
     }
 
     #[test]
