@@ -34,13 +34,13 @@ impl Entry {
         self.profile.as_ref().map_or_else(|| "slipway".into(), |profile| format!("slipway-{profile}"))
     }
 
-    #[cfg(any(test, target_os = "linux"))]
+    #[cfg(target_os = "linux")]
     pub(super) fn program(&self) -> &Path {
         &self.program
     }
 
     /// Whether it is what a package starts: one machine, at its place.
-    #[cfg(any(test, target_os = "linux"))]
+    #[cfg(target_os = "linux")]
     pub(super) fn is_plain(&self) -> bool {
         self.profile.is_none() && self.home.is_none()
     }
