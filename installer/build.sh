@@ -43,7 +43,7 @@ build_image() {
         say "the guest image for $arch is built already"
         return
     fi
-    say "building the guest image for $arch (the first time fetches about 290 MB of Debian packages)"
+    say "building the guest image for $arch (the first time fetches about 420 MB of Debian packages)"
     "$BIN_DIR/slipway-image" build --arch "$arch" --out "$out" --agent "$STATIC_DIR/slipway-agent" \
         --iptables "$STATIC_DIR/slipway-iptables" --welcome "$STATIC_DIR/slipway-welcome"
     # Read again: a mirror that no longer has a pinned package makes the builder write the lock anew.

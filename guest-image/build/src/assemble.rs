@@ -122,13 +122,16 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     root.drop_matching(&definition.drop);
     certificates(&mut root)?;
 
-    let modules = Modules::take(&kernel_tree)?;
+    let mut modules = Modules::take(&kernel_tree)?;
     if inputs.compiled.release != modules.release {
         bail!(
             "our modules are compiled for {} and the kernel is {}",
             inputs.compiled.release,
             modules.release
         );
+    }
+    for (path, bytes) in &inputs.compiled.of_kernel {
+        modules.add(format!("kernel/{path}.ko"), bytes.clone());
     }
     let kernel = &definition.kernel;
     let (early, late) = modules_for(&modules, kernel, &kernel.virtio)?;
@@ -321,6 +324,7 @@ mod tests {
         definition.kernel.modules = vec!["all".into()];
         definition.kernel.virtio = devices("disk", "net");
         definition.kernel.hyperv = devices("hv-disk", "hv-net");
+        definition.kernel.hyperv.modules.push("left_out".into());
         definition.kernel.unpacked = false;
         definition.host_tools.programs = [("cli".to_owned(), "usr/bin/docker".to_owned())].into();
         definition.packages.only = [("emulators".to_owned(), vec!["usr/bin/qemu-a".to_owned()])].into();
@@ -389,6 +393,7 @@ mod tests {
             welcome: b"welcome".to_vec(),
             compiled: Compiled {
                 release: "6".into(),
+                of_kernel: vec![("fs/left-out".into(), b"\x7fELF\0depends=fs\0".to_vec())],
                 modules: vec![
                     Module { name: FILE_EVENTS.into(), bytes: module.to_vec() },
                     Module { name: "slipway_splice".into(), bytes: module.to_vec() },
@@ -428,7 +433,9 @@ mod tests {
         let splice = "extra/slipway_splice.ko";
         assert_eq!(guest["modules"], serde_json::json!(["kernel/net.ko", "kernel/all.ko", splice]));
         // Their bus is loaded before the root already.
-        assert_eq!(guest["modules_hyperv"], serde_json::json!(["kernel/hv-net.ko", "kernel/all.ko", splice]));
+        let hyperv =
+            serde_json::json!(["kernel/hv-net.ko", "kernel/all.ko", "kernel/fs/left-out.ko", splice]);
+        assert_eq!(guest["modules_hyperv"], hyperv);
         let early = std::fs::read(first.join("initramfs")).expect("read");
         let has = |list: &[u8]| early.windows(list.len()).any(|window| window == list);
         assert!(has(b"/modules/disk.ko\n/modules/fs.ko\n"));

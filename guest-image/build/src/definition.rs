@@ -95,11 +95,34 @@ pub(crate) struct Devices {
 pub(crate) struct Ours {
     /// Folders beside the definition.
     pub(crate) sources: Vec<String>,
+    pub(crate) of_kernel: OfKernel,
     pub(crate) install: Vec<String>,
     pub(crate) without: Vec<String>,
     /// Besides, on the other processor.
     pub(crate) cross_install: Vec<String>,
     pub(crate) cross_without: Vec<String>,
+}
+
+/// Modules of the kernel's own source that its package leaves out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OfKernel {
+    /// The package with the source.
+    pub(crate) source: String,
+    /// What a kernel that has them would have been configured with, as modules.
+    pub(crate) config: Vec<String>,
+    /// Where each is in the source, without `.ko`.
+    pub(crate) modules: Vec<String>,
+}
+
+impl OfKernel {
+    /// The modules' folders in the source, each once.
+    pub(crate) fn folders(&self) -> Vec<&str> {
+        let mut folders: Vec<&str> =
+            self.modules.iter().filter_map(|module| Some(module.rsplit_once('/')?.0)).collect();
+        folders.dedup();
+        folders
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -166,6 +189,7 @@ impl Definition {
             self.arch,
             (&self.kernel.suite, &self.kernel.package),
             (&compiler.install, &compiler.without, &compiler.cross_install, &compiler.cross_without),
+            &compiler.of_kernel.source,
             &self.packages,
             (&self.host_tools.suite, self.host_tools.programs.keys().collect::<Vec<_>>()),
         );

@@ -5,11 +5,11 @@
 //!   (signed indexes)       (every input)                  │                        ├─▶ initramfs, kernel
 //!                                                         │                        ├─▶ host-tools/, sbom
 //!                                                         │                        └─▶ manifest, signed
-//!                            compiler, kernel headers ◀───┴─▶ our kernel module, into the tree
+//!                    compiler, kernel headers, source ◀───┴─▶ kernel modules, into the tree
 //! ```
 //!
 //! The same lock gives the same bytes: nothing of the time, the machine or the mirror gets in. No maintainer script is run;
-//! of the packages only those run that compile the module ([`module`]), in a root of their own. An image can be for another
+//! of the packages only those run that compile modules ([`module`]), in a root of their own. An image can be for another
 //! processor than the one that builds it: what runs is of the builder's, and all else is the image's ([`resolve`]).
 
 mod archive;
@@ -210,7 +210,7 @@ async fn build(args: &BuildArgs) -> Result<()> {
     let (agent, iptables, welcome) =
         (program(&args.agent)?, program(&args.iptables)?, program(&args.welcome)?);
     let beside = source.lock_path.parent().unwrap_or(Path::new("."));
-    let ours = &source.definition.kernel.ours.sources;
+    let ours = &source.definition.kernel.ours;
     let compiled = module::compile(beside, ours, &packages, source.fetcher.cache())?;
     let inputs = assemble::Inputs {
         definition: &source.definition,

@@ -45,6 +45,12 @@ impl Modules {
         Ok(Self { found, built_in, release })
     }
 
+    /// Adds one that is not in the kernel's package. `path` is below the release's folder, with `.ko`.
+    pub(crate) fn add(&mut self, path: String, bytes: Vec<u8>) {
+        let name = path.rsplit('/').next().unwrap_or(&path).trim_end_matches(".ko");
+        self.found.insert(plain(name), (path, bytes));
+    }
+
     /// The modules and all that they need, in load order: path below the release's folder, and bytes.
     pub(crate) fn load_order(&self, names: &[String]) -> Result<Vec<(String, Vec<u8>)>> {
         let (mut order, mut done) = (Vec::new(), BTreeSet::new());
@@ -143,7 +149,11 @@ mod tests {
         module("other", "base,built_in");
         module("base", "");
         tree.file("lib/modules/6.1/modules.builtin", 0o644, "kernel/x/built-in.ko\n").expect("put");
-        let modules = Modules::take(&tree).expect("reads");
+        let mut modules = Modules::take(&tree).expect("reads");
+        assert!(modules.load_order(&["9p".into()]).is_err(), "not yet");
+        modules.add("kernel/fs/9p/9p.ko".into(), b"\x7fELF\0depends=base\0".to_vec());
+        let order = modules.load_order(&["9p".into()]).expect("orders");
+        assert_eq!(order[1].0, "kernel/fs/9p/9p.ko", "after what it needs");
         let order = modules.load_order(&["top".into(), "base".into(), "built_in".into()]).expect("orders");
         let paths: Vec<&str> = order.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["kernel/base.ko", "kernel/mid_dle.ko", "kernel/other.ko", "kernel/top.ko"]);

@@ -26,12 +26,17 @@ pub(crate) fn resolve(definition: &Definition, archives: &[Archive]) -> Result<L
     let own = archive(suite)?;
     // What runs is of the builder's processor. What only the image's has, the kernel's headers, does not run.
     let foreign = of(suite, definition.arch.other())?;
+    // The kernel's source is read and nothing of it is run, so that it needs nothing.
+    let source = &compiler.of_kernel.source;
+    let source = newest(&[own], source).with_context(|| format!("there is no package `{source}`"))?;
     let closed = closure(&[own], &compiler.install, &compiler.without)?;
     packages.extend(closed.values().map(|p| locked(p, Role::Compiler, suite)));
+    packages.push(locked(source, Role::Compiler, suite));
     let install = [&compiler.install[..], &compiler.cross_install].concat();
     let without = [&compiler.without[..], &compiler.cross_without].concat();
     let closed = closure(&[foreign, own], &install, &without)?;
     packages.extend(closed.values().map(|p| locked(p, Role::CrossCompiler, suite)));
+    packages.push(locked(source, Role::CrossCompiler, suite));
     let guest = &definition.packages;
     let closed = closure(&[archive(&guest.suite)?], &guest.install, &guest.without)?;
     packages.extend(closed.values().map(|p| locked(p, Role::Guest, &guest.suite)));
