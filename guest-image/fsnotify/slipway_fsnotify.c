@@ -2,17 +2,21 @@
 /*
  * What changed on the host becomes an event of the guest's kernel.
  *
- * A virtiofs tells nobody that a file changed on the host's side. The agent hears of it from the host and writes it to
+ * Neither a virtiofs nor a 9p tells anybody that a file changed on the host's side. The agent hears of it from the host and writes it to
  * /dev/slipway-fsnotify; this module makes the kernel forget what is not true any more, and calls fsnotify(), so that
  * inotify reports what it would report on the host.
  *
  *	host: inotify -> share server -> vsock -> agent: write() -> here -> fsnotify() -> watchers
  *
- * Whatever is written is checked: one of seven events, in a folder below one of a FUSE file system that the agent has open,
+ * Whatever is written is checked: one of seven events, in a folder below one of such a file system that the agent has open,
  * with a name that names an entry of it. fsnotify() is never called without an object of that file system.
  *
  * A folder is looked for in what the kernel remembers, and only then asked for: one that is deleted on the host is still
  * watched here, and its watchers are to hear what became of it.
+ *
+ * A 9p is told by where names lead now, and by the host's numbers: it has a new inode for each time that a name is looked up, so that
+ * who watches has mostly another one than who asks next. Who watches a deleted file of it hears of that by its folder alone, since there
+ * is nothing left whose number could be asked for.
  */
 
 #include <linux/capability.h>
@@ -136,12 +140,74 @@ static struct move *move_for(u32 host)
 	return &moves[last_move];
 }
 
+/* The file systems that the host's folders are. */
+static bool is_hosts(const struct super_block *sb)
+{
+	return sb->s_magic == FUSE_SUPER_MAGIC || sb->s_magic == V9FS_MAGIC;
+}
+
+/* More of one file than this hear nothing. */
+#define OTHERS	32
+
+/* The other inodes that a 9p has for what this one is, as far as somebody watches them or has pages of them. */
+struct others {
+	struct inode *of;
+	unsigned int count;
+	struct inode *inodes[OTHERS];	/* referenced */
+};
+
+/* Called with the table of inodes locked. */
+static int is_other(struct inode *inode, unsigned long number, void *data)
+{
+	struct others *others = data;
+
+	if (inode == others->of || inode->i_ino != others->of->i_ino || inode_wrong_type(inode, others->of->i_mode))
+		return 0;
+	if (!READ_ONCE(inode->i_fsnotify_mask) && !inode->i_mapping->nrpages)
+		return 0;
+	if (others->count < OTHERS && igrab(inode))
+		others->inodes[others->count++] = inode;
+	/* On to the next. */
+	return 0;
+}
+
+static void find_others(struct others *others, struct inode *of)
+{
+	others->of = of;
+	others->count = 0;
+	if (of->i_sb->s_magic == V9FS_MAGIC)
+		find_inode_nowait(of->i_sb, of->i_ino, is_other, others);
+}
+
+static void drop_others(struct others *others)
+{
+	while (others->count)
+		iput(others->inodes[--others->count]);
+}
+
+/* An event of the inode itself. */
+static void tell_inode(struct inode *inode, u32 mask)
+{
+	struct others others;
+	unsigned int i;
+
+	fsnotify_inode(inode, mask);
+	find_others(&others, inode);
+	for (i = 0; i < others.count; i++)
+		fsnotify_inode(others.inodes[i], mask);
+	drop_others(&others);
+}
+
 /* Asks the host how it stands with what the kernel knows already. */
 static void refresh(struct vfsmount *mnt, struct dentry *dentry)
 {
 	struct path path = { .mnt = mnt, .dentry = dentry };
+	struct inode *inode = d_inode(dentry);
 	struct kstat stat;
 
+	/* A 9p takes the size from the answer, which a write may have overtaken; who asks for it, asks himself. */
+	if (inode && inode->i_sb->s_magic == V9FS_MAGIC && S_ISREG(inode->i_mode) && inode_is_open_for_write(inode))
+		return;
 	/* Who is gone has no answer, and keeps what he had. */
 	(void)vfs_getattr(&path, &stat, STATX_BASIC_STATS, AT_STATX_FORCE_SYNC);
 }
@@ -162,12 +228,44 @@ static void forget(struct inode *folder, struct dentry *dentry)
 	inode_unlock(folder);
 }
 
+/* The same, unless the host has there just what the kernel knows: of a 9p also the guest's own deeds are told, late, and a file that is
+ * open would be another to who asks for it next. So it is asked for anew, and the old one put back if it is the same.
+ */
+static void forget_other(struct dentry *dir, struct dentry *dentry, const struct qstr *name)
+{
+	struct inode *folder = d_inode(dir), *inode = d_inode(dentry);
+	struct dentry *now;
+
+	forget(folder, dentry);
+	if (folder->i_sb->s_magic != V9FS_MAGIC || !inode)
+		return;
+	now = lookup_positive_unlocked(name->name, dir, name->len);
+	if (IS_ERR(now))
+		return;
+	if (d_inode(now)->i_ino == inode->i_ino && !inode_wrong_type(d_inode(now), inode->i_mode)) {
+		inode_lock_nested(folder, I_MUTEX_PARENT);
+		if (d_unhashed(dentry) && dentry->d_parent == dir) {
+			d_drop(now);
+			d_rehash(dentry);
+		}
+		inode_unlock(folder);
+	}
+	dput(now);
+}
+
 /* An event of a name: to who watches the folder. `about` is the inode that the name means, or the folder's where the
  * kernel has none: the event must belong to an object of the file system.
  */
 static void tell_folder(u32 mask, struct inode *about, struct inode *folder, const struct qstr *name, u32 cookie)
 {
+	struct others others;
+	unsigned int i;
+
 	fsnotify_name(mask, about ?: folder, FSNOTIFY_EVENT_INODE, folder, name, cookie);
+	find_others(&others, folder);
+	for (i = 0; i < others.count; i++)
+		fsnotify_name(mask, about ?: folder, FSNOTIFY_EVENT_INODE, others.inodes[i], name, cookie);
+	drop_others(&others);
 }
 
 /* Or its last user would be here, and its watchers hear late that it is gone. */
@@ -197,7 +295,7 @@ static void goes(struct batch *batch, struct dentry *known, const struct qstr *n
 			if (!S_ISDIR(inode->i_mode))
 				fsnotify_link_count(inode);
 		}
-		forget(folder, known);
+		forget_other(batch->at.dentry, known, name);
 		let_go(batch, known);
 	}
 	dput(known);
@@ -246,9 +344,18 @@ static void created(struct batch *batch, struct dentry *known, const struct qstr
 	struct inode *folder = d_inode(dir);
 
 	if (known && d_is_negative(known)) {
-		forget(folder, known);
-		dput(known);
-		known = NULL;
+		bool made;
+
+		/* Unless it is being made here: then the host tells of that very deed. */
+		inode_lock_nested(folder, I_MUTEX_PARENT);
+		made = d_is_positive(known);
+		if (!made)
+			d_drop(known);
+		inode_unlock(folder);
+		if (!made) {
+			dput(known);
+			known = NULL;
+		}
 	}
 	if (mask & FS_ATTRIB) {
 		if (!known && fsnotify_sb_has_watchers(folder->i_sb)) {
@@ -281,7 +388,7 @@ static void moved_here(struct batch *batch, struct dentry *known, const struct q
 			refresh(batch->at.mnt, known);
 			before = dget(known);
 		}
-		forget(folder, known);
+		forget_other(dir, known, name);
 		let_go(batch, known);
 	}
 	dput(known);
@@ -297,7 +404,7 @@ static void moved_here(struct batch *batch, struct dentry *known, const struct q
 		fsnotify_link_count(d_inode(before));
 	if (now) {
 		/* Not asked how it is now: it may be gone by now, and nobody is to hear of that before its turn. */
-		fsnotify_inode(d_inode(now), FS_MOVE_SELF);
+		tell_inode(d_inode(now), FS_MOVE_SELF);
 		last_arrived = (last_arrived + 1) % MOVES;
 		drop_path(&arrived[last_arrived]);
 		arrived[last_arrived] = (struct path){ .mnt = mntget(batch->at.mnt), .dentry = now };
@@ -317,6 +424,36 @@ static bool is_unseen(struct batch *batch, struct inode *folder, const struct qs
 	return false;
 }
 
+/* A change of a file that no inode stands for, to who watches the folder. It is told as of a file of the folder, which must be one:
+ * of this one nobody hears.
+ */
+static void tell_of_child(struct batch *batch, struct inode *folder, const struct qstr *name, u32 mask)
+{
+	if (fsnotify_inode_watches_children(folder))
+		fsnotify(mask | FS_EVENT_ON_CHILD, folder, FSNOTIFY_EVENT_INODE, folder, name, batch->nobody, 0);
+}
+
+/* A change, to the other inodes of the folder and of the file, if that is known. */
+static void tell_others(struct batch *batch, struct inode *folder, struct inode *inode, const struct qstr *name, u32 mask)
+{
+	struct others others;
+	unsigned int i;
+
+	find_others(&others, folder);
+	for (i = 0; i < others.count; i++)
+		tell_of_child(batch, others.inodes[i], name, mask);
+	drop_others(&others);
+	if (!inode)
+		return;
+	find_others(&others, inode);
+	for (i = 0; i < others.count; i++) {
+		if ((mask & FS_MODIFY) && S_ISREG(inode->i_mode))
+			invalidate_inode_pages2(others.inodes[i]->i_mapping);
+		fsnotify_inode(others.inodes[i], mask & CHANGES);
+	}
+	drop_others(&others);
+}
+
 /* Contents or attributes changed: told to who watches the folder, and to who watches the file. */
 static void changes(struct batch *batch, struct dentry *known, const struct qstr *name, u32 mask)
 {
@@ -332,10 +469,8 @@ static void changes(struct batch *batch, struct dentry *known, const struct qstr
 		now = is_unseen(batch, folder, name) ? ERR_PTR(-ENOENT) :
 						       lookup_positive_unlocked(name->name, dir, name->len);
 		if (IS_ERR(now)) {
-			/* It is told as of a file of the folder, which must be one: of this one nobody hears. */
-			if (fsnotify_inode_watches_children(folder))
-				fsnotify(mask | FS_EVENT_ON_CHILD, folder, FSNOTIFY_EVENT_INODE, folder, name,
-					 batch->nobody, 0);
+			tell_of_child(batch, folder, name, mask);
+			tell_others(batch, folder, NULL, name, mask);
 			return;
 		}
 		fresh(batch, now);
@@ -347,6 +482,7 @@ static void changes(struct batch *batch, struct dentry *known, const struct qstr
 	if ((mask & FS_MODIFY) && d_is_reg(now))
 		invalidate_inode_pages2(d_inode(now)->i_mapping);
 	fsnotify_dentry(now, mask & CHANGES);
+	tell_others(batch, folder, d_inode(now), name, mask);
 	dput(now);
 }
 
@@ -470,7 +606,7 @@ static int enter(struct batch *batch, const struct head *head, const char *below
 	file = fget_raw(head->root);
 	if (!file)
 		return -EBADF;
-	if (!d_is_dir(file->f_path.dentry) || file->f_path.dentry->d_sb->s_magic != FUSE_SUPER_MAGIC) {
+	if (!d_is_dir(file->f_path.dentry) || !is_hosts(file->f_path.dentry->d_sb)) {
 		fput(file);
 		return -EINVAL;
 	}
@@ -487,7 +623,7 @@ static int enter(struct batch *batch, const struct head *head, const char *below
 		/* A zero in it is no path. */
 		error = strlen(batch->path) == head->below ? walk(&batch->at, batch->path) : -EINVAL;
 	}
-	if (!error && batch->at.dentry->d_sb->s_magic != FUSE_SUPER_MAGIC)
+	if (!error && !is_hosts(batch->at.dentry->d_sb))
 		error = -ENOENT;
 	if (error)
 		leave(batch);
@@ -500,8 +636,10 @@ static int deliver(struct batch *batch, const struct head *head, const char *tex
 {
 	struct qstr name = QSTR_INIT(batch->name, head->name);
 	u32 kind = head->mask & ~FS_ISDIR;
+	struct others others;
 	struct dentry *known;
 	struct inode *folder;
+	unsigned int i;
 	int error;
 
 	if (kind != FS_Q_OVERFLOW && kind != LINK && (!(kind & KINDS) || !is_power_of_2(kind)))
@@ -525,6 +663,10 @@ static int deliver(struct batch *batch, const struct head *head, const char *tex
 	}
 	if (!head->name) {
 		fsnotify_dentry(batch->at.dentry, FS_ATTRIB);
+		find_others(&others, folder);
+		for (i = 0; i < others.count; i++)
+			fsnotify_inode(others.inodes[i], FS_ATTRIB);
+		drop_others(&others);
 		return 0;
 	}
 	known = d_hash_and_lookup(batch->at.dentry, &name);
