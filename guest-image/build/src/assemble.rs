@@ -158,7 +158,7 @@ pub(crate) fn assemble(inputs: Inputs<'_>, out: &Path) -> Result<Report> {
     let lock_hash = inputs.lock.hash();
     parts.push((
         "sbom.cdx.json".into(),
-        sbom::cyclonedx(inputs.lock, &inputs.compiled.modules, &version, definition.arch.name()).into_bytes(),
+        sbom::cyclonedx(inputs.lock, &inputs.compiled, &version, definition.arch.name()).into_bytes(),
     ));
     let manifest = Manifest {
         version,

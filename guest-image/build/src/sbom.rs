@@ -2,10 +2,10 @@
 
 use crate::{
     lock::{Lock, Role},
-    module::Module,
+    module::Compiled,
 };
 
-pub(crate) fn cyclonedx(lock: &Lock, modules: &[Module], version: &str, arch: &str) -> String {
+pub(crate) fn cyclonedx(lock: &Lock, compiled: &Compiled, version: &str, arch: &str) -> String {
     let mut components: Vec<_> = lock
         .packages
         .iter()
@@ -29,11 +29,13 @@ pub(crate) fn cyclonedx(lock: &Lock, modules: &[Module], version: &str, arch: &s
             })
         })
         .collect();
-    components.extend(modules.iter().map(|module| {
+    let ours = compiled.modules.iter().map(|module| (module.name.as_str(), version));
+    let of_kernel = compiled.of_kernel.iter().map(|(path, _)| (path.as_str(), compiled.release.as_str()));
+    components.extend(ours.chain(of_kernel).map(|(name, version)| {
         serde_json::json!({
             "type": "library",
-            "bom-ref": module.name,
-            "name": module.name,
+            "bom-ref": name,
+            "name": name,
             "version": version,
             "licenses": [{ "license": { "id": "GPL-2.0-only" } }],
             "properties": [{ "name": "slipway:role", "value": "kernel" }],
