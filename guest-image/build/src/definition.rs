@@ -113,6 +113,8 @@ pub(crate) struct OfKernel {
     pub(crate) config: Vec<String>,
     /// Where each is in the source, without `.ko`.
     pub(crate) modules: Vec<String>,
+    /// File of the source, words that are in it once, and what is put in their place.
+    pub(crate) edits: Vec<(String, String, String)>,
 }
 
 impl OfKernel {

@@ -150,7 +150,9 @@ impl Compiler<'_> {
         // The source as a whole stands for its files: reading those takes longer than compiling them.
         let inputs =
             [(KBUILD.to_owned(), make.clone()), (SOURCE.to_owned(), source.locked.sha256.clone().into())];
-        let key = self.key(&inputs.into());
+        let mut inputs: BTreeMap<String, Vec<u8>> = inputs.into();
+        inputs.insert("edits".into(), format!("{:?}", wanted.edits).into());
+        let key = self.key(&inputs);
         let kept = |module: &str| {
             let name = module.rsplit('/').next().unwrap_or(module);
             self.cache.join(format!("{name}-{key}.ko"))
@@ -165,6 +167,7 @@ impl Compiler<'_> {
         let deb = std::fs::File::open(&source.file).with_context(failed)?;
         let mut files =
             deb::source_files(std::io::BufReader::new(deb), &wanted.folders()).with_context(failed)?;
+        edit(&mut files, &wanted.edits)?;
         files.insert(KBUILD.into(), make);
         let folder = self.make(SOURCE, &files)?;
         let modules = wanted.modules.iter().zip(&kept);
@@ -184,6 +187,20 @@ fn kbuild(wanted: &OfKernel) -> Vec<u8> {
     let folders: Vec<String> = wanted.folders().iter().map(|folder| format!("{folder}/")).collect();
     text += &format!("obj-m := {}\n", folders.join(" "));
     text.into()
+}
+
+/// Changes the source. What does not fit it any more is an error: the kernel's own may have changed.
+fn edit(files: &mut BTreeMap<String, Vec<u8>>, edits: &[(String, String, String)]) -> Result<()> {
+    for (file, from, to) in edits {
+        let bytes = files.get_mut(file).with_context(|| format!("the kernel's source has no `{file}`"))?;
+        let text = String::from_utf8_lossy(bytes);
+        let found = text.matches(from.as_str()).count();
+        if found != 1 {
+            bail!("`{file}` of the kernel's source has `{from}` {found} times instead of once");
+        }
+        *bytes = text.replace(from.as_str(), to).into_bytes();
+    }
+    Ok(())
 }
 
 /// What the compiler wrote, kept for the next time.
@@ -285,6 +302,7 @@ mod tests {
             source: "linux-source-6.12".into(),
             config: vec!["CONFIG_NET_9P".into()],
             modules: ["net/9p/9pnet", "net/9p/9pnet_fd", "fs/9p/9p"].map(String::from).to_vec(),
+            edits: Vec::new(),
         }
     }
 
@@ -301,6 +319,20 @@ mod tests {
         assert!(error.contains("6.12.120-1") && error.contains("6.12.117-1"), "{error}");
         let error = source_of(None, headers, &wanted()).err().expect("none").to_string();
         assert!(error.contains("no `linux-source-6.12`"), "{error}");
+    }
+
+    #[test]
+    fn an_edit_that_does_not_fit_is_an_error() {
+        let mut files = BTreeMap::from([("a.c".to_owned(), b"if (x) y(); y();".to_vec())]);
+        let edits = |file: &str, from: &str| [(file.to_owned(), from.to_owned(), "(!x)".to_owned())];
+        edit(&mut files, &edits("a.c", "(x)")).expect("fits");
+        assert_eq!(files["a.c"], b"if (!x) y(); y();");
+        for (file, from, why) in
+            [("b.c", "y", "no `b.c`"), ("a.c", "(x)", "0 times"), ("a.c", "y()", "2 times")]
+        {
+            let error = edit(&mut files, &edits(file, from)).expect_err(why).to_string();
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]
