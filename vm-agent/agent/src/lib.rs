@@ -33,7 +33,7 @@ pub mod ports;
 mod reaper;
 pub mod serve;
 mod service;
-mod shares;
+pub mod shares;
 mod splice;
 mod tool;
 

@@ -1,8 +1,11 @@
-//! The host's folders: the device that carries them all, and each of them where it is on the host.
+//! The host's folders: what carries them, and each of them where it is on the host.
 //!
 //! ```text
-//!   host: SetShares ─▶ mount the device (once) ─▶ unmount what is no longer shared ─▶ bind what is new ─▶ SharesState
-//!                                                     boot: the engine starts after the first of these
+//!   host: SetShares ─▶ begin (once) ─▶ unmount what is no longer shared, ─▶ attach and bind what is new ─▶ SharesState
+//!                                        or whose server is gone                boot: the engine starts after the first of these
+//!
+//!   /run/slipway/share/ID ─bind─▶ the share's own path
+//!     virtiofs: a folder of the one device          plan9: a file system of its own, on a stream to the host
 //! ```
 
 use std::{
@@ -12,25 +15,47 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
+use rustix::mount::{MountFlags, UnmountFlags, mount_bind, mount_remount, unmount};
 use slipway_protocol::v1::{Failure, SetShares, Share, SharesState};
 use tokio::{sync::watch, time::timeout};
 
-use crate::file_events::{FileEvents, Root};
+mod plan9;
+mod virtiofs;
 
-/// Where the device is mounted; no container has a reason to look there.
+pub use plan9::Plan9;
+
+use crate::{
+    emulation,
+    file_events::{FileEvents, Root},
+};
+use virtiofs::Virtiofs;
+
+/// Where shares are by their ids in a guest; no container has a reason to look there.
 const DEVICE: &str = "/run/slipway/share";
-/// The device's tag.
-const TAG: &str = "slipway";
-/// How long the device's driver may take to appear after the agent was asked.
+/// How long the driver may take to appear after the agent was asked.
 const DRIVER: Duration = Duration::from_secs(10);
+
+/// What brings the host's folders into the guest. All of it may wait for the host.
+trait Carrier: std::fmt::Debug + Send + Sync {
+    /// Before each change: makes ready what all shares need.
+    fn begin(&self) -> io::Result<()>;
+    /// Makes a share appear at its place there.
+    fn attach(&self, share: &Share, place: &Path) -> io::Result<()>;
+    /// Takes it away. Who uses it, a container, goes on until the host has taken it away.
+    fn detach(&self, place: &Path);
+    /// Does the host still answer for it?
+    fn answers(&self, place: &Path) -> bool;
+}
 
 /// What is shared with this guest.
 #[derive(Debug)]
 pub struct Shares {
+    /// Where shares are by their ids.
+    at: PathBuf,
+    carrier: Option<Arc<dyn Carrier>>,
     mounted: Arc<Mutex<BTreeMap<PathBuf, Share>>>,
     /// The host has said what is shared.
     told: watch::Sender<bool>,
@@ -45,19 +70,38 @@ impl Default for Shares {
 }
 
 impl Shares {
-    /// Nothing is shared yet.
+    /// Nothing is shared yet. Carried by what this machine has.
     pub fn new() -> Self {
-        Self { mounted: Arc::default(), told: watch::Sender::new(false), events: Arc::default() }
+        let carrier: Option<Arc<dyn Carrier>> = if Virtiofs::is_there() {
+            Some(Arc::new(Virtiofs))
+        } else if emulation::is_hyperv() {
+            Some(Arc::new(Plan9::of_hyperv()))
+        } else {
+            None
+        };
+        Self::carried(carrier)
     }
 
-    /// Is there a device at all? An older host gives none.
-    pub fn has_device() -> bool {
-        let Ok(devices) = std::fs::read_dir("/sys/bus/virtio/devices") else { return false };
-        devices.flatten().any(|device| {
-            let kind = std::fs::read_to_string(device.path().join("device"));
-            // File systems are virtio's device type 26.
-            kind.is_ok_and(|kind| kind.trim() == "0x001a")
-        })
+    /// Nothing is shared yet. Carried by that server, whatever this machine has, and by their ids at `at`. Nobody brings its events.
+    pub fn by_plan9(server: Plan9, at: PathBuf) -> Self {
+        let shares = Self { at, ..Self::carried(Some(Arc::new(server))) };
+        shares.events.set(Err("they are not told of this server".into()));
+        shares
+    }
+
+    fn carried(carrier: Option<Arc<dyn Carrier>>) -> Self {
+        Self {
+            at: DEVICE.into(),
+            carrier,
+            mounted: Arc::default(),
+            told: watch::Sender::new(false),
+            events: Arc::default(),
+        }
+    }
+
+    /// Can the host share anything at all? An older one cannot.
+    pub fn can_be_had(&self) -> bool {
+        self.carrier.is_some()
     }
 
     /// Waits until the host has said what is shared; false when it did not in time. Cancel-safe.
@@ -69,11 +113,12 @@ impl Shares {
     /// Shares exactly this from now on.
     pub async fn set(&self, wanted: SetShares) -> SharesState {
         let (mounted, events) = (Arc::clone(&self.mounted), Arc::clone(&self.events));
+        let (at, carrier) = (self.at.clone(), self.carrier.clone());
         let done = tokio::task::spawn_blocking(move || {
             let mut mounted = mounted.lock().unwrap_or_else(PoisonError::into_inner);
-            let failed = apply(&mut mounted, wanted.shares);
+            let failed = apply(&at, carrier.as_deref(), &mut mounted, wanted.shares);
             let root = |(path, share): (&PathBuf, &Share)| {
-                let root = Root::open(&Path::new(DEVICE).join(&share.id), share.file).ok()?;
+                let root = Root::open(&at.join(&share.id), share.file).ok()?;
                 Some((path.clone(), root))
             };
             events.set_roots(mounted.iter().filter_map(root).collect());
@@ -82,7 +127,7 @@ impl Shares {
         .await;
         let failed = done.unwrap_or_else(|error| vec![failure(String::new(), error.to_string())]);
         self.told.send_replace(true);
-        if Self::has_device() {
+        if self.can_be_had() {
             self.events.settled(DRIVER).await;
         }
         let why_not = self.events.why_not();
@@ -94,11 +139,30 @@ fn failure(code: String, message: String) -> Failure {
     Failure { code, message, hint: String::new() }
 }
 
-fn apply(mounted: &mut BTreeMap<PathBuf, Share>, shares: Vec<Share>) -> Vec<Failure> {
-    if let Err(error) = device() {
-        let why = format!("failed to mount the host's folders: {error}");
-        return shares.into_iter().map(|share| failure(share.id, why.clone())).collect();
-    }
+fn apply(
+    at: &Path,
+    carrier: Option<&dyn Carrier>,
+    mounted: &mut BTreeMap<PathBuf, Share>,
+    shares: Vec<Share>,
+) -> Vec<Failure> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, "the machine has no such device");
+    let carrier = carrier.ok_or_else(none).and_then(|carrier| carrier.begin().map(|()| carrier));
+    let carrier = match carrier {
+        Ok(carrier) => carrier,
+        Err(error) => {
+            let why = format!("failed to mount the host's folders: {error}");
+            return shares.into_iter().map(|share| failure(share.id, why.clone())).collect();
+        }
+    };
+    let place = |share: &Share| at.join(&share.id);
+    // What has lost its host is as good as not there.
+    mounted.retain(|path, share| {
+        let there = carrier.answers(&place(share));
+        if !there {
+            take_away(carrier, path, &place(share));
+        }
+        there
+    });
     let (mut wanted, mut failed) = (BTreeMap::new(), Vec::new());
     for share in shares {
         match target(&share.path) {
@@ -117,17 +181,20 @@ fn apply(mounted: &mut BTreeMap<PathBuf, Share>, shares: Vec<Share>) -> Vec<Fail
         .collect();
     // Deepest first. Containers have mounts of their own, which go on.
     for path in leaving.into_iter().rev() {
-        let _ = unmount(&path, UnmountFlags::DETACH);
-        mounted.remove(&path);
+        if let Some(share) = mounted.remove(&path) {
+            take_away(carrier, &path, &place(&share));
+        }
     }
     // In the order of paths: what is above comes before what is below.
     for (path, share) in wanted {
         if mounted.contains_key(&path) {
             continue;
         }
-        match bind(&path, &share) {
+        let attached = carrier.attach(&share, &place(&share));
+        match attached.and_then(|()| bind(&place(&share), &path, &share)) {
             Ok(()) => drop(mounted.insert(path, share)),
             Err(error) => {
+                carrier.detach(&place(&share));
                 failed.push(failure(share.id, format!("failed to mount `{}`: {error}", path.display())));
             }
         }
@@ -143,34 +210,13 @@ fn target(bytes: &[u8]) -> Option<PathBuf> {
     (plain && parts.all(|part| matches!(part, Component::Normal(_)))).then(|| path.components().collect())
 }
 
-fn device() -> io::Result<()> {
-    if mounted_at(DEVICE) {
-        return Ok(());
-    }
-    if !Shares::has_device() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the machine has no such device"));
-    }
-    std::fs::create_dir_all(DEVICE)?;
-    let deadline = Instant::now() + DRIVER;
-    loop {
-        match mount(TAG, DEVICE, "virtiofs", MountFlags::NOSUID | MountFlags::NODEV, None) {
-            Ok(()) => return Ok(()),
-            // Its module is loaded with the network's, meanwhile.
-            Err(rustix::io::Errno::NODEV | rustix::io::Errno::INVAL) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+fn take_away(carrier: &dyn Carrier, path: &Path, place: &Path) {
+    let _ = unmount(path, UnmountFlags::DETACH);
+    carrier.detach(place);
 }
 
-fn mounted_at(target: &str) -> bool {
-    let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    table.lines().any(|line| line.split(' ').nth(1) == Some(target))
-}
-
-fn bind(path: &Path, share: &Share) -> io::Result<()> {
-    let mut source = Path::new(DEVICE).join(&share.id);
+fn bind(place: &Path, path: &Path, share: &Share) -> io::Result<()> {
+    let mut source = place.to_owned();
     if share.file {
         source.push(path.file_name().unwrap_or_default());
         if let Some(parent) = path.parent() {
@@ -208,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn a_guest_without_the_device_says_so_for_each_share() {
         let shares = Shares::new();
-        if Shares::has_device() {
+        if shares.can_be_had() {
             eprintln!("skipped: this machine has such a device");
             return;
         }

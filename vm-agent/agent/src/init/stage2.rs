@@ -339,7 +339,7 @@ impl Boot {
 
     /// Waits until the host has said what it shares. A guest without it works, but for what needs it.
     async fn shares(&self, guest: &Guest, module: Result<PathBuf, String>) {
-        if !Shares::has_device() {
+        if !guest.shares.can_be_had() {
             return;
         }
         self.board.begin("shares");
