@@ -80,7 +80,7 @@ impl Watcher {
 }
 
 /// A folder watched in a container, and one like it that only the host has, watched on the host. Both are treated alike.
-struct Both {
+pub(crate) struct Both {
     shared: PathBuf,
     native: tempfile::TempDir,
     host: Watcher,
@@ -89,7 +89,7 @@ struct Both {
 
 impl Both {
     /// Watches a new folder and these below it, which `prepare` has made.
-    fn start(home: &Home, name: &str, below: &[&str], prepare: impl Fn(&Path)) -> Self {
+    pub(crate) fn start(home: &Home, name: &str, below: &[&str], prepare: impl Fn(&Path)) -> Self {
         let shared = home.path().join("events").join(name);
         fs::create_dir_all(&shared).expect("made");
         let native = tempfile::tempdir().expect("a folder");
@@ -109,14 +109,14 @@ impl Both {
     }
 
     /// Does something in each, and waits until it was told: what comes next is not merged with it.
-    fn each(&self, act: impl Fn(&Path)) {
+    pub(crate) fn each(&self, act: impl Fn(&Path)) {
         act(&self.shared);
         act(self.native.path());
         std::thread::sleep(Duration::from_millis(150));
     }
 
     /// Ends, and both have told the same. Returns what.
-    fn same(self) -> Vec<String> {
+    pub(crate) fn same(self) -> Vec<String> {
         self.each(|dir| fs::create_dir(dir.join(END)).expect("made"));
         let (host, container) = (self.host.told(), self.container.told());
         assert!(!host.is_empty(), "the host's own watcher tells something");
@@ -125,19 +125,19 @@ impl Both {
     }
 }
 
-fn write(path: &Path, text: &str) {
+pub(crate) fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("written");
 }
 
-fn remove(path: &Path) {
+pub(crate) fn remove(path: &Path) {
     fs::remove_file(path).expect("removed");
 }
 
-fn rename(from: &Path, to: &Path) {
+pub(crate) fn rename(from: &Path, to: &Path) {
     fs::rename(from, to).expect("renamed");
 }
 
-fn has(told: &[String], wanted: &[&str]) {
+pub(crate) fn has(told: &[String], wanted: &[&str]) {
     for wanted in wanted {
         assert!(told.iter().any(|line| line == wanted), "{wanted}: {told:#?}");
     }

@@ -1,7 +1,7 @@
 //! The whole, as a person meets it: the real program, the real image under QEMU, real docker clients.
 //!
 //! ```text
-//!   without a machine: wrong, doctor ─▶ one machine for all: engine, streams, platforms, cli, doctor, disk, ports, publishing, web, network, registries, shares, posix, freshness, events, load ─▶ crash (the same machine, roughly)
+//!   without a machine: wrong, doctor ─▶ one machine for all: engine, streams, platforms, cli, doctor, disk, ports, publishing, web, network, registries, shares, posix, freshness, events, plan9, load ─▶ crash (the same machine, roughly)
 //!                                                                            ─▶ alone: tests with homes of their own
 //! ```
 //!
@@ -20,6 +20,7 @@ mod freshness;
 mod load;
 mod network;
 mod ordinary;
+mod plan9;
 mod platforms;
 mod ports;
 mod posix;
@@ -109,6 +110,7 @@ fn main() -> ExitCode {
         posix::TESTS,
         freshness::TESTS,
         events::TESTS,
+        plan9::TESTS,
         load::TESTS,
         crash::TESTS,
     ];

@@ -30,7 +30,7 @@ fn folder(home: &Home, name: &str) -> PathBuf {
 }
 
 /// The tests' program in a container with `dir` at `/x`.
-fn posix(home: &Home, dir: &Path, words: &[&str]) -> Command {
+pub(crate) fn posix(home: &Home, dir: &Path, words: &[&str]) -> Command {
     let binds = [format!("{}:/x", dir.display()), format!("{}:/posix:ro", program(home).display())];
     let run = [
         "run",
@@ -82,9 +82,12 @@ fn locks(home: &Home) {
 }
 
 fn memory(home: &Home) {
-    let dir = folder(home, "memory");
+    memory_in(home, &folder(home, "memory"));
+}
+
+pub(crate) fn memory_in(home: &Home, dir: &Path) {
     fs::write(dir.join("file"), [0; 4096]).expect("written");
-    let sides = ["even", "odd"].map(|turn| posix(home, &dir, &["map", "/x/file", turn]).spawn());
+    let sides = ["even", "odd"].map(|turn| posix(home, dir, &["map", "/x/file", turn]).spawn());
     for side in sides {
         assert_eq!(side.end().ok().text(), "2000");
     }
