@@ -1,6 +1,7 @@
 //! When the guest hears that what it sent was taken. It needs its buffers back some time, and nothing else: no stream waits for
 //! that, while it was one interrupt of three for a small message and its answer. So the guest hears when many are taken, or a
-//! little later. Where both queues have one interrupt, as with QEMU, it finds them at the next packet for it, and hears never.
+//! little later. That is worth something where each queue has an interrupt of its own (`vm-qemu` asks QEMU for them): with one
+//! for both, the guest looks for them at each packet that comes.
 //!
 //! ```text
 //!   nothing untold ─packet─▶ timer runs ─┬─ timer, or an eighth of the queue ─▶ interrupt ─▶ nothing untold
