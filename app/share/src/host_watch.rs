@@ -256,11 +256,13 @@ impl Watching {
         }
         // First, so that what was there before is not believed when the rest is told.
         if !lost.is_empty() {
+            self.publish();
             self.tells.overflow(lost.iter().filter_map(|path| event(&lost_below(path))).collect());
         }
         let batch: Vec<_> = told.iter().filter_map(event).collect();
         if !batch.is_empty() && !self.tells.send(batch) {
             self.now.overflows += 1;
+            self.publish();
             let all = self.roots.keys().filter_map(|path| event(&lost_below(path)));
             self.tells.overflow(all.collect());
         }
@@ -275,6 +277,7 @@ impl Watching {
         self.publish();
     }
 
+    /// Before a loss is told: who hears of it finds it counted.
     fn publish(&mut self) {
         self.now.watches = self.roots.len();
         self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.now);
