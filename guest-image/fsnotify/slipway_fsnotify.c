@@ -185,13 +185,12 @@ static void drop_others(struct others *others)
 		iput(others->inodes[--others->count]);
 }
 
-/* An event of the inode itself. */
-static void tell_inode(struct inode *inode, u32 mask)
+/* An event of the inode itself, which this one has heard, to the others. */
+static void tell_other_inodes(struct inode *inode, u32 mask)
 {
 	struct others others;
 	unsigned int i;
 
-	fsnotify_inode(inode, mask);
 	find_others(&others, inode);
 	for (i = 0; i < others.count; i++)
 		fsnotify_inode(others.inodes[i], mask);
@@ -404,7 +403,8 @@ static void moved_here(struct batch *batch, struct dentry *known, const struct q
 		fsnotify_link_count(d_inode(before));
 	if (now) {
 		/* Not asked how it is now: it may be gone by now, and nobody is to hear of that before its turn. */
-		tell_inode(d_inode(now), FS_MOVE_SELF);
+		fsnotify_inode(d_inode(now), FS_MOVE_SELF);
+		tell_other_inodes(d_inode(now), FS_MOVE_SELF);
 		last_arrived = (last_arrived + 1) % MOVES;
 		drop_path(&arrived[last_arrived]);
 		arrived[last_arrived] = (struct path){ .mnt = mntget(batch->at.mnt), .dentry = now };
@@ -636,10 +636,8 @@ static int deliver(struct batch *batch, const struct head *head, const char *tex
 {
 	struct qstr name = QSTR_INIT(batch->name, head->name);
 	u32 kind = head->mask & ~FS_ISDIR;
-	struct others others;
 	struct dentry *known;
 	struct inode *folder;
-	unsigned int i;
 	int error;
 
 	if (kind != FS_Q_OVERFLOW && kind != LINK && (!(kind & KINDS) || !is_power_of_2(kind)))
@@ -663,10 +661,7 @@ static int deliver(struct batch *batch, const struct head *head, const char *tex
 	}
 	if (!head->name) {
 		fsnotify_dentry(batch->at.dentry, FS_ATTRIB);
-		find_others(&others, folder);
-		for (i = 0; i < others.count; i++)
-			fsnotify_inode(others.inodes[i], FS_ATTRIB);
-		drop_others(&others);
+		tell_other_inodes(folder, FS_ATTRIB);
 		return 0;
 	}
 	known = d_hash_and_lookup(batch->at.dentry, &name);

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
@@ -16,7 +16,8 @@ use slipway_test_harness::{Command, Home, Ran, Running};
 use crate::{
     Shared,
     events::{Both, has, program, remove, rename, write},
-    posix,
+    ports, posix,
+    shares::with,
 };
 
 pub(crate) const TESTS: &[Shared] = &[
@@ -47,8 +48,7 @@ struct Diod {
 impl Diod {
     /// Serves what is below `dir`, on a port of its own or on one that was served before.
     fn start(dir: &Path, port: Option<u16>) -> Self {
-        let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|it| it.local_addr());
-        let port = port.unwrap_or_else(|| free().expect("a port").port());
+        let port = port.unwrap_or_else(ports::free);
         let listen = format!("127.0.0.1:{port}");
         let diod = Command::new("/usr/sbin/diod").args(["--foreground", "--no-auth", "--listen", &listen]);
         let log = format!("{}", dir.with_extension("log").display());
@@ -106,11 +106,6 @@ fn inside(home: &Home, script: &str) -> Ran {
     home.slipway(["shell", "--", "sh", "-c", script]).run()
 }
 
-/// A container with `source` at `/x`.
-fn with(home: &Home, source: &Path, script: &str) -> Ran {
-    home.docker(["run", "--rm", "-v", &format!("{}:/x", source.display()), "box", "sh", "-c", script]).run()
-}
-
 /// A folder with the test's folders below it, and the kernel's modules loaded.
 fn prepare(home: &Home, name: &str, below: &[&str]) -> PathBuf {
     let dir = home.path().join(name);
@@ -138,33 +133,26 @@ fn folders(home: &Home) {
     assert!(!said.contains("work:") && !said.contains("look:"), "{said}");
     assert_eq!(agent.share(&both), "ok");
 
-    let ran = with(home, &look, "grep -c ' /x 9p ro' /proc/mounts; cat /x/file; echo no > /x/file");
+    let ran = with(home, &look, "/x", "grep -c ' /x 9p ro' /proc/mounts; cat /x/file; echo no > /x/file");
     assert!(ran.code != 0 && ran.text() == "1\nhost" && ran.err.contains("Read-only"), "{ran}");
     let script = "set -e; grep -c ' /x 9p rw' /proc/mounts; cd /x; echo guest > new; mkdir -p deep/er; mv new deep/er/moved; \
         ln -s deep/er/moved link; cat link; ln deep/er/moved hard; echo x > gone; rm gone; truncate -s 1M sparse; chown 5:6 hard";
-    assert_eq!(with(home, &work, script).ok().text(), "1\nguest");
+    assert_eq!(with(home, &work, "/x", script).ok().text(), "1\nguest");
     assert_eq!(fs::read_to_string(work.join("deep/er/moved")).expect("there"), "guest\n");
     assert_eq!(fs::read_link(work.join("link")).expect("a link"), Path::new("deep/er/moved"));
     let hard = fs::metadata(work.join("hard")).expect("there");
     assert_eq!((hard.nlink(), hard.uid(), hard.gid()), (2, 5, 6));
     assert_eq!(fs::metadata(work.join("sparse")).expect("there").len(), 1 << 20);
     assert!(!work.join("gone").exists());
+    assert_eq!(with(home, &work, "/x", "chmod 777 /x").ok().text(), "");
+    let bind = format!("{}:/x", work.display());
     let script = "touch /x/own; stat -c %u:%g /x/own";
-    let run =
-        ["run", "--rm", "--user", "1:1", "-v", &format!("{}:/x", work.display()), "box", "sh", "-c", script];
-    assert_eq!(
-        home.docker(["run", "--rm", "-v", &format!("{}:/x", work.display()), "box", "chmod", "777", "/x"])
-            .run()
-            .ok()
-            .text(),
-        ""
-    );
+    let run = ["run", "--rm", "--user", "1:1", "-v", &bind, "box", "sh", "-c", script];
     assert_eq!(home.docker(run).run().ok().text(), "1:1", "who makes a file has it");
 
     // What the host changes is there at once: by a new look, and to who has the file open; and what is appended comes after it.
     let script = "cd /x; exec 3<log; exec 4>>log; read a <&3; echo $a; touch ready; until read b <&3; do sleep 0.1; done; echo $b; echo three >&4; cat log; ls below";
     fs::write(work.join("log"), "one\n").expect("written");
-    let bind = format!("{}:/x", work.display());
     let follows = home.docker(["run", "--rm", "-v", &bind, "box", "sh", "-c", script]).spawn();
     home.wait_for("it has read the first line", Duration::from_secs(60), |_| work.join("ready").exists());
     fs::write(work.join("below/more"), "").expect("written");
@@ -181,11 +169,14 @@ fn folders(home: &Home) {
     assert!(said.contains("work: failed to mount") && said.contains("cannot be reached"), "{said}");
     let _diod = Diod::start(&dir, Some(port));
     assert_eq!(agent.share(&both), "ok");
-    assert_eq!(with(home, &work, "cat /x/hard").ok().text(), "guest");
+    assert_eq!(with(home, &work, "/x", "cat /x/hard").ok().text(), "guest");
 
     // No longer shared, and shared again.
     assert_eq!(agent.share(&format!("look {}", look.display())), "ok");
-    assert_eq!(with(home, &look, "echo yes > /x/file; grep -c ' /x 9p rw' /proc/mounts").ok().text(), "1");
+    assert_eq!(
+        with(home, &look, "/x", "echo yes > /x/file; grep -c ' /x 9p rw' /proc/mounts").ok().text(),
+        "1"
+    );
     assert_eq!(fs::read_to_string(look.join("file")).expect("there"), "yes\n");
     assert_eq!(agent.share(""), "ok");
     let left = inside(home, "grep -c ' 9p ' /proc/mounts; ls -A /run/plan9/*");

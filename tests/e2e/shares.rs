@@ -29,7 +29,7 @@ fn folder(home: &Home, name: &str) -> PathBuf {
 }
 
 /// `docker run --rm -v SOURCE:OPTIONS box sh -c SCRIPT`.
-fn with(home: &Home, source: &Path, target: &str, script: &str) -> Ran {
+pub(crate) fn with(home: &Home, source: &Path, target: &str, script: &str) -> Ran {
     let bind = format!("{}:{target}", source.display());
     home.docker(["run", "--rm", "-v", &bind, "box", "sh", "-c", script]).run()
 }

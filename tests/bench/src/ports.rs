@@ -290,11 +290,12 @@ pub(crate) fn run(args: &Args, built: &Built) {
             way.name
         );
     }
-    if let (Some(passt), true) = (&passt, OUTBOUND.iter().any(|(name, _)| name.contains(&args.rows))) {
+    let outbound: Vec<_> = OUTBOUND.into_iter().filter(|(name, _)| name.contains(&args.rows)).collect();
+    if let (Some(passt), false) = (&passt, outbound.is_empty()) {
         ours.docker(&["run", "-d", "--name", "out", "--network", "host", "box", "sleep", "1000000"])
             .run()
             .ok();
-        println!("{}", table(&outward(args, &ours, passt.0.id())));
+        println!("{}", table(&outward(args, &outbound, &ours, passt.0.id())));
     }
     println!("host  {}, passt {}", sides::host(), if passt.is_some() { "is there" } else { "is not there" });
 }
@@ -303,11 +304,11 @@ pub(crate) fn run(args: &Args, built: &Built) {
 const OUTBOUND: [(&str, bool); 2] =
     [("outbound up, user network : passt", true), ("outbound down, user network : passt", false)];
 
-fn outward(args: &Args, ours: &Ours, passt: u32) -> Vec<Row> {
-    let wanted: Vec<_> = OUTBOUND.into_iter().filter(|(name, _)| name.contains(&args.rows)).collect();
+/// Measures those of them.
+fn outward(args: &Args, wanted: &[(&str, bool)], ours: &Ours, passt: u32) -> Vec<Row> {
     // Two ways.
     let (port, serving) = host_server(args.mib << 20, 2 * wanted.len() * args.pairs);
-    let measured = wanted.into_iter().map(|(name, up)| {
+    let measured = wanted.iter().map(|&(name, up)| {
         let mut row = Row::new(name);
         for n in 1..=args.pairs {
             let sample = |host| {

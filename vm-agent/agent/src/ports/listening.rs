@@ -126,8 +126,7 @@ impl Looker {
             let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
             for file in files.flatten() {
                 let Ok(link) = fs::read_link(file.path()) else { continue };
-                let inode = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
-                let Some(inode) = inode.and_then(|inode| inode.parse().ok()) else { continue };
+                let Some(inode) = sockets::inode(&link) else { continue };
                 if unknown.remove(&inode) {
                     self.owners.entry(inode).or_default().container = Some(container.clone());
                 }

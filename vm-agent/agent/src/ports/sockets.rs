@@ -6,6 +6,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
 };
 
 use rustix::net::netlink::SOCK_DIAG;
@@ -73,6 +74,11 @@ fn socket(protocol: v1::PortProtocol, answer: &[u8]) -> Option<Socket> {
     (port != 0).then_some(Socket { protocol, address: (ip, port).into(), only_v6, inode })
 }
 
+/// The number of the socket that a process has open, by where its descriptor's link in `/proc` leads; `None` for another file.
+pub(super) fn inode(link: &Path) -> Option<u64> {
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
 /// The value of a netlink attribute.
 fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     while let Some((&[l0, l1, k0, k1], _)) = attributes.split_first_chunk::<4>() {
@@ -101,8 +107,7 @@ mod tests {
 
     fn inode(socket: &impl std::os::fd::AsRawFd) -> u64 {
         let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).expect("open");
-        let number = link.to_str().and_then(|link| link.strip_prefix("socket:[")?.strip_suffix(']'));
-        number.and_then(|number| number.parse().ok()).expect("a socket")
+        super::inode(&link).expect("a socket")
     }
 
     #[test]

@@ -15,13 +15,12 @@ use std::{
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use slipway_protocol::v1::Share;
+use vsock::{VMADDR_CID_HOST, VsockStream};
 
 use super::{Carrier, DRIVER};
 
 /// On what port of the host Hyper-V serves them, as the driver's document says it.
 const PORT: u32 = 564;
-/// The host's context id.
-const HOST: u32 = 2;
 /// Where the kernel lists the file systems that it has.
 const KNOWN: &str = "/proc/filesystems";
 
@@ -55,7 +54,9 @@ impl std::fmt::Debug for Plan9 {
 impl Plan9 {
     /// Hyper-V's: its server knows a share by its name alone.
     pub(super) fn of_hyperv() -> Self {
-        Self::new(|| vsock(PORT), String::new())
+        // Blocks for two seconds at most, which is the kernel's own patience.
+        let dial = || VsockStream::connect_with_cid_port(VMADDR_CID_HOST, PORT).map(OwnedFd::from);
+        Self::new(dial, String::new())
     }
 
     /// A server that `dial` reaches, and that has the shares below `within`, which is put before their names.
@@ -112,23 +113,6 @@ impl Carrier for Plan9 {
     fn answers(&self, place: &Path) -> bool {
         rustix::fs::statfs(place).is_ok()
     }
-}
-
-/// Opens a stream to a port of the host. Blocks for two seconds at most, which is the kernel's own patience.
-fn vsock(port: u32) -> io::Result<OwnedFd> {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-    let socket = socket_with(AddressFamily::VSOCK, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    // SAFETY: an address of zeroes is a valid value of this plain C structure.
-    let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
-    address.svm_family = libc::AF_VSOCK as _;
-    address.svm_port = port;
-    address.svm_cid = HOST;
-    let length = size_of::<libc::sockaddr_vm>() as libc::socklen_t;
-    // SAFETY: the pointer is to a live structure of the length given.
-    if unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(socket)
 }
 
 #[cfg(test)]
