@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     GuestCid,
-    streams::{HEADER, Header, MAX_PAYLOAD, Streams},
+    packet::{HEADER, Header},
+    streams::{MAX_PAYLOAD, Streams},
 };
 
 /// Plays `bytes` as a guest's packets against a device with one stream: headers, each with the payload it announces.

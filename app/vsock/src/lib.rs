@@ -17,6 +17,8 @@ pub mod exclusive;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod memory;
+#[cfg(target_os = "linux")]
+mod packet;
 #[cfg(windows)]
 pub mod pipe;
 pub mod sleep;
@@ -102,8 +104,11 @@ pub trait Transport: Send + Sync {
     /// guest accepted; the bytes then flow until both directions have ended, without the caller. On error `host`
     /// is given back, so that the caller can answer its client.
     ///
+    /// With a `head` the guest may hear what the client has said already before it is known that it accepts: not for those who
+    /// tell a client that nothing of it was heard.
+    ///
     /// # Errors
-    /// The error and the socket, untouched.
+    /// The error and the socket, nothing read from it.
     async fn splice(
         &self,
         port: GuestPort,

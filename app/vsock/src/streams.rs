@@ -3,7 +3,7 @@
 //! This is the whole protocol and nothing of the plumbing, so that it is tested packet by packet without a VM.
 //!
 //! ```text
-//!              REQUEST ─►            ◄─ RESPONSE
+//!       REQUEST, early ─►            ◄─ RESPONSE
 //!   Connecting ─────────────────────────────────► Open ──► both directions end, each on its own:
 //!       │ ◄─ RST, or given up                      │        host EOF      ─► SHUTDOWN(SEND)
 //!       ▼                                          │        ◄─ SHUTDOWN(SEND): flush, then SHUT_WR to the host
@@ -12,6 +12,10 @@
 //! ```
 //!
 //! The host dials, the guest never does: a REQUEST of the guest is answered with RST, always.
+//!
+//! A head follows its REQUEST at once, and with it what the client has said already: a guest that listens has the stream open when
+//! it has taken the REQUEST, and need not be woken twice for a connection. One that refuses answers both with RST, of which the
+//! second belongs to no stream any more; the client's bytes are looked at only, and leave its socket when the guest has accepted.
 //!
 //! Memory of a stream is bounded: the guest may send [`BUF_ALLOC`] bytes beyond what the host took, and what the host
 //! sends stays in its own socket until the guest has room.
@@ -27,7 +31,10 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use slipway_protocol::ports::GuestPort;
 use tokio::sync::oneshot;
 
-use crate::{ConnectError, GuestCid};
+use crate::{
+    ConnectError, GuestCid,
+    packet::{Header, Op, SHUTDOWN_RCV, SHUTDOWN_SEND, TYPE_STREAM},
+};
 
 /// Context id of the host.
 const HOST_CID: u64 = 2;
@@ -35,81 +42,14 @@ const HOST_CID: u64 = 2;
 pub(crate) const BUF_ALLOC: u32 = 256 * 1024;
 /// Bytes that the host may take before the guest is told of the room: well under the promise, so that it never waits.
 const CREDIT_UPDATE_AFTER: u32 = BUF_ALLOC / 4;
+/// Bytes that go to the guest before it has said how many it has room for: no system's buffer is smaller.
+const EARLY: usize = 4096;
 /// Streams at once. Each costs two descriptors at most and, when its reader is stuck, [`BUF_ALLOC`] bytes.
 pub(crate) const MAX_STREAMS: usize = 16_384;
 /// Answers to packets that belong to no stream; beyond this many they are dropped, as a flood deserves.
 const MAX_STRAY_RESETS: usize = 1_024;
 /// Largest payload in bytes of a packet from the guest that is accepted (Linux: VIRTIO_VSOCK_MAX_PKT_BUF_SIZE).
 pub(crate) const MAX_PAYLOAD: usize = 64 * 1024;
-
-/// Length in bytes of a packet header, virtio 1.2 section 5.10.6.
-pub(crate) const HEADER: usize = 44;
-const TYPE_STREAM: u16 = 1;
-const SHUTDOWN_RCV: u32 = 1;
-const SHUTDOWN_SEND: u32 = 2;
-
-/// What a packet is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u16)]
-pub(crate) enum Op {
-    Request = 1,
-    Response = 2,
-    Rst = 3,
-    Shutdown = 4,
-    Rw = 5,
-    CreditUpdate = 6,
-    CreditRequest = 7,
-}
-
-/// A packet header. `op` stays a number because the guest may send any.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Header {
-    pub(crate) src_cid: u64,
-    pub(crate) dst_cid: u64,
-    pub(crate) src_port: u32,
-    pub(crate) dst_port: u32,
-    pub(crate) len: u32,
-    pub(crate) kind: u16,
-    pub(crate) op: u16,
-    pub(crate) flags: u32,
-    pub(crate) buf_alloc: u32,
-    pub(crate) fwd_cnt: u32,
-}
-
-impl Header {
-    pub(crate) fn decode(b: &[u8; HEADER]) -> Self {
-        let u16_at = |at: usize| u16::from_le_bytes([b[at], b[at + 1]]);
-        let u32_at = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
-        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        Self {
-            src_cid: u64_at(0),
-            dst_cid: u64_at(8),
-            src_port: u32_at(16),
-            dst_port: u32_at(20),
-            len: u32_at(24),
-            kind: u16_at(28),
-            op: u16_at(30),
-            flags: u32_at(32),
-            buf_alloc: u32_at(36),
-            fwd_cnt: u32_at(40),
-        }
-    }
-
-    pub(crate) fn encode(&self) -> [u8; HEADER] {
-        let mut b = [0u8; HEADER];
-        b[0..8].copy_from_slice(&self.src_cid.to_le_bytes());
-        b[8..16].copy_from_slice(&self.dst_cid.to_le_bytes());
-        b[16..20].copy_from_slice(&self.src_port.to_le_bytes());
-        b[20..24].copy_from_slice(&self.dst_port.to_le_bytes());
-        b[24..28].copy_from_slice(&self.len.to_le_bytes());
-        b[28..30].copy_from_slice(&self.kind.to_le_bytes());
-        b[30..32].copy_from_slice(&self.op.to_le_bytes());
-        b[32..36].copy_from_slice(&self.flags.to_le_bytes());
-        b[36..40].copy_from_slice(&self.buf_alloc.to_le_bytes());
-        b[40..44].copy_from_slice(&self.fwd_cnt.to_le_bytes());
-        b
-    }
-}
 
 /// Names one stream for its whole life: the host port, which is never used twice while the stream lives.
 pub(crate) type StreamId = u32;
@@ -123,6 +63,8 @@ struct Stream {
     dialler: Option<oneshot::Sender<DialAnswer>>,
     /// Bytes that go to the guest before anything is read from the host.
     head: Bytes,
+    /// Bytes that the guest has and the host's socket, too.
+    peeked: usize,
     // Host to guest.
     readable: bool,
     host_ended: bool,
@@ -140,6 +82,7 @@ struct Stream {
     host_gone: bool,
     // What is to be said to the guest next.
     say_request: bool,
+    say_early: bool,
     say_shutdown: u32,
     said_shutdown: u32,
     say_credit: bool,
@@ -154,6 +97,13 @@ impl Stream {
         let in_flight = self.sent.wrapping_sub(self.guest_fwd_cnt);
         self.guest_buf_alloc.saturating_sub(in_flight) as usize
     }
+}
+
+/// A packet for the guest.
+pub(crate) struct Said {
+    pub(crate) header: Header,
+    /// It may be waiting for it: not so for the end of a stream that it has closed itself.
+    pub(crate) awaits: bool,
 }
 
 /// All streams of one device.
@@ -200,7 +150,9 @@ impl Streams {
             host,
             guest_port: port.0,
             dialler: Some(dialler),
+            say_early: !head.is_empty(),
             head,
+            peeked: 0,
             readable: true,
             host_ended: false,
             sent: 0,
@@ -284,6 +236,7 @@ impl Streams {
         }
         match header.op {
             op if op == Op::Response as u16 => {
+                drop_peeked(stream);
                 if let Some(dialler) = stream.dialler.take()
                     && dialler.send(Ok(())).is_err()
                 {
@@ -422,9 +375,9 @@ impl Streams {
 
     /// The next packet for the guest, streams in turn; the payload is put into `payload`, of which at most
     /// `payload.len()` bytes are used. `None` when nothing can be said now.
-    pub(crate) fn next_for_guest(&mut self, payload: &mut [u8]) -> Option<Header> {
+    pub(crate) fn next_for_guest(&mut self, payload: &mut [u8]) -> Option<Said> {
         if let Some(header) = self.stray.pop_front() {
-            return Some(header);
+            return Some(Said { header, awaits: true });
         }
         while let Some(id) = self.ready.pop_front() {
             let Some(stream) = self.table.get_mut(&id) else { continue };
@@ -432,6 +385,7 @@ impl Streams {
             let Some((op, flags, len)) = next_of(stream, payload) else { continue };
             stream.told = stream.forwarded;
             let (dst_port, fwd_cnt) = (stream.guest_port, stream.forwarded);
+            let awaits = op != Op::Rst || !(stream.guest_ended && stream.guest_deaf);
             if op == Op::Rst {
                 // Closes the host's socket: whatever it still wants, there is nobody left to give it.
                 let port = GuestPort(dst_port);
@@ -439,7 +393,7 @@ impl Streams {
             } else {
                 self.queue(id);
             }
-            return Some(Header {
+            let header = Header {
                 src_port: id,
                 dst_port,
                 len: len as u32,
@@ -447,7 +401,8 @@ impl Streams {
                 buf_alloc: BUF_ALLOC,
                 fwd_cnt,
                 ..self.header(op)
-            });
+            };
+            return Some(Said { header, awaits });
         }
         None
     }
@@ -500,7 +455,9 @@ fn next_of(stream: &mut Stream, payload: &mut [u8]) -> Option<(Op, u32, usize)> 
         return Some((Op::Request, 0, 0));
     }
     if stream.dialler.is_some() {
-        return None;
+        let early = std::mem::take(&mut stream.say_early);
+        let room = payload.len().min(EARLY);
+        return early.then(|| (Op::Rw, 0, take_early(stream, &mut payload[..room])));
     }
     if stream.say_credit {
         stream.say_credit = false;
@@ -520,10 +477,7 @@ fn next_of(stream: &mut Stream, payload: &mut [u8]) -> Option<(Op, u32, usize)> 
             }
         } else if wants {
             match take(stream, &mut payload[..room]) {
-                Taken::Bytes(count) => {
-                    stream.sent = stream.sent.wrapping_add(count as u32);
-                    return Some((Op::Rw, 0, count));
-                }
+                Taken::Bytes(count) => return Some((Op::Rw, 0, count)),
                 Taken::Later => stream.readable = false,
                 Taken::Ended => {
                     stream.host_ended = true;
@@ -552,17 +506,54 @@ enum Taken {
     Ended,
 }
 
+/// What fits of the head, counted as sent.
+fn take_head(stream: &mut Stream, into: &mut [u8]) -> usize {
+    let count = stream.head.len().min(into.len());
+    stream.head.copy_to_slice(&mut into[..count]);
+    stream.sent = stream.sent.wrapping_add(count as u32);
+    count
+}
+
+/// The head, and behind it what the client has said, which stays with its socket; counted as sent.
+fn take_early(stream: &mut Stream, into: &mut [u8]) -> usize {
+    let head = take_head(stream, into);
+    let rest = &mut into[head..];
+    if stream.head.is_empty() && !rest.is_empty() {
+        // What cannot be seen now is found when it is read.
+        let seen = rustix::net::recv(&stream.host, rest, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        stream.peeked = seen.map_or(0, |(count, _)| count);
+        stream.sent = stream.sent.wrapping_add(stream.peeked as u32);
+    }
+    head + stream.peeked
+}
+
+/// Takes what the guest has already out of the host's socket.
+fn drop_peeked(stream: &mut Stream) {
+    let mut bytes = [0; EARLY];
+    while stream.peeked > 0 {
+        let wanted = stream.peeked.min(EARLY);
+        match rustix::net::recv(&stream.host, &mut bytes[..wanted], RecvFlags::DONTWAIT) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok((count, _)) if count > 0 => stream.peeked = stream.peeked.saturating_sub(count),
+            // It is broken, and says so again when it is read.
+            _ => stream.peeked = 0,
+        }
+    }
+}
+
+/// What goes to the guest next, counted as sent.
 fn take(stream: &mut Stream, into: &mut [u8]) -> Taken {
     if !stream.head.is_empty() {
-        let count = stream.head.len().min(into.len());
-        stream.head.copy_to_slice(&mut into[..count]);
-        return Taken::Bytes(count);
+        return Taken::Bytes(take_head(stream, into));
     }
     loop {
         let answer = rustix::net::recv(&stream.host, &mut *into, RecvFlags::DONTWAIT);
         return match answer.map(|(count, _)| count).map_err(io::Error::from) {
             Ok(0) => Taken::Ended,
-            Ok(count) => Taken::Bytes(count),
+            Ok(count) => {
+                stream.sent = stream.sent.wrapping_add(count as u32);
+                Taken::Bytes(count)
+            }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Taken::Later,
             Err(_) => {

@@ -44,19 +44,13 @@ fn open(streams: &mut Streams) -> (StreamId, UnixStream) {
 
 fn say(streams: &mut Streams) -> Option<(Header, Vec<u8>)> {
     let mut payload = vec![0; 4096];
-    let header = streams.next_for_guest(&mut payload)?;
+    let header = streams.next_for_guest(&mut payload)?.header;
     payload.truncate(header.len as usize);
     Some((header, payload))
 }
 
 fn ops(streams: &mut Streams) -> Vec<u16> {
     std::iter::from_fn(|| say(streams)).map(|(h, _)| h.op).collect()
-}
-
-#[test]
-fn a_header_survives_its_bytes() {
-    let header = Header { src_cid: 1 << 40, len: 7, flags: 3, fwd_cnt: u32::MAX, ..from(9, Op::Rw) };
-    assert_eq!(Header::decode(&header.encode()), header);
 }
 
 #[test]
@@ -75,7 +69,9 @@ fn the_end_of_the_hosts_direction_leaves_the_guests_open() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).expect("whole answer, then the end");
     assert_eq!(answer, "answer after the end");
-    assert_eq!(ops(&mut s), [Op::Rst as u16], "the guest's close is confirmed");
+    let confirmed = s.next_for_guest(&mut []).expect("the guest's close is confirmed");
+    assert!(confirmed.header.op == Op::Rst as u16 && !confirmed.awaits, "which it does not wait for");
+    assert!(say(&mut s).is_none());
     assert_eq!(s.len(), 0, "and the stream forgotten");
 }
 
@@ -111,17 +107,79 @@ fn a_refused_dial_gives_the_socket_back() {
 }
 
 #[test]
-fn the_head_goes_first() {
+fn the_head_and_what_was_said_go_with_the_request_and_the_rest_when_the_guest_has_accepted() {
+    let mut s = streams();
+    let (mut client, host) = UnixStream::pair().expect("pair");
+    client.write_all(b"said ").expect("write");
+    let (answer, _answered) = oneshot::channel();
+    let id = s.dial(ENGINE, host.into(), Bytes::from_static(b"head "), answer).expect("room");
+    let early: Vec<_> = std::iter::from_fn(|| say(&mut s)).map(|(h, bytes)| (h.op, bytes)).collect();
+    assert_eq!(early, [(Op::Request as u16, vec![]), (Op::Rw as u16, b"head said ".to_vec())]);
+    client.write_all(b"rest").expect("write");
+    s.receive(&Header { fwd_cnt: 10, ..from(id, Op::Response) }, &[]);
+    // The receiver lives, so the answer was taken.
+    let sent: Vec<u8> = std::iter::from_fn(|| say(&mut s)).flat_map(|(_, bytes)| bytes).collect();
+    assert_eq!(sent, b"rest");
+}
+
+#[test]
+fn a_client_without_a_head_is_not_heard_before_the_guest_accepts() {
+    let mut s = streams();
+    let (mut client, host) = UnixStream::pair().expect("pair");
+    client.write_all(b"said").expect("write");
+    let (answer, _answered) = oneshot::channel();
+    let id = s.dial(ENGINE, host.into(), Bytes::new(), answer).expect("room");
+    assert_eq!(ops(&mut s), [Op::Request as u16], "who may be told that it failed");
+    s.receive(&from(id, Op::Response), &[]);
+    assert_eq!(say(&mut s).expect("now").1, b"said");
+}
+
+#[test]
+fn a_client_that_has_said_all_and_left_is_heard_to_its_end() {
+    let mut s = streams();
+    let (mut client, host) = UnixStream::pair().expect("pair");
+    client.write_all(b"said").expect("write");
+    drop(client);
+    let (answer, _answered) = oneshot::channel();
+    let id = s.dial(ENGINE, host.into(), Bytes::from_static(b"head "), answer).expect("room");
+    s.host_event(id, true, true, true);
+    let early: Vec<u8> = std::iter::from_fn(|| say(&mut s)).flat_map(|(_, bytes)| bytes).collect();
+    assert_eq!(early, b"head said");
+    s.receive(&from(id, Op::Response), &[]);
+    let (end, bytes) = say(&mut s).expect("then the end");
+    assert_eq!((end.op, bytes.len()), (Op::Shutdown as u16, 0), "and nothing twice");
+}
+
+#[test]
+fn a_long_head_waits_for_the_guest_to_say_its_room() {
     let mut s = streams();
     let (mut client, host) = UnixStream::pair().expect("pair");
     client.write_all(b"rest").expect("write");
     let (answer, _answered) = oneshot::channel();
+    let head = vec![7; EARLY + 10];
+    let id = s.dial(ENGINE, host.into(), Bytes::from(head.clone()), answer).expect("room");
+    let bytes = |s: &mut Streams| -> Vec<u8> { std::iter::from_fn(|| say(s)).flat_map(|(_, b)| b).collect() };
+    assert_eq!(bytes(&mut s), head[..EARLY]);
+    s.receive(&Header { buf_alloc: EARLY as u32 + 12, ..from(id, Op::Response) }, &[]);
+    assert_eq!(bytes(&mut s), [&head[EARLY..], b"re"].concat(), "what went early counts");
+}
+
+#[test]
+fn a_refused_dial_with_a_head_keeps_the_clients_bytes() {
+    let mut s = streams();
+    let (mut client, host) = UnixStream::pair().expect("pair");
+    client.write_all(b"question").expect("write");
+    let (answer, mut answered) = oneshot::channel();
     let id = s.dial(ENGINE, host.into(), Bytes::from_static(b"head "), answer).expect("room");
-    say(&mut s);
-    s.receive(&from(id, Op::Response), &[]);
-    // The receiver lives, so the answer was taken.
-    let sent: Vec<u8> = std::iter::from_fn(|| say(&mut s)).flat_map(|(_, bytes)| bytes).collect();
-    assert_eq!(sent, b"head rest");
+    while say(&mut s).is_some() {}
+    // For the request and for the head.
+    s.receive(&from(id, Op::Rst), &[]);
+    s.receive(&from(id, Op::Rst), &[]);
+    assert!(say(&mut s).is_none(), "nothing is left to say");
+    let Ok(Err((ConnectError::Refused { .. }, back))) = answered.try_recv() else { panic!("refused") };
+    let mut question = [0; 8];
+    UnixStream::from(back).read_exact(&mut question).expect("nobody took them");
+    assert_eq!(&question, b"question");
 }
 
 #[test]

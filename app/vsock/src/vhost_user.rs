@@ -41,14 +41,15 @@ use vmm_sys_util::{
 
 use crate::{
     ConnectError, GuestCid, GuestStream, Transport, connect_by_splice,
-    streams::{DialAnswer, HEADER, Header, MAX_PAYLOAD, StreamId, Streams},
+    packet::{HEADER, Header},
+    streams::{DialAnswer, MAX_PAYLOAD, Said, StreamId, Streams},
 };
 
 mod commands;
-mod taken;
+mod untold;
 
 use commands::{Command, Commands};
-use taken::Taken;
+use untold::Untold;
 
 /// How long the guest may take to answer a dial.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,8 +66,8 @@ const QUEUES: usize = 2;
 const HOST_EVENT: u16 = QUEUES as u16 + 1;
 /// In the nested epoll: the command eventfd. Streams use their ids, which are 32 bits wide.
 const COMMAND: u64 = u64::MAX;
-/// There too: the timer of what was taken.
-const TIMER: u64 = u64::MAX - 1;
+/// There too: the timers of what each queue was not told, downwards from here.
+const TIMERS: u64 = u64::MAX - 1;
 
 type Memory = GuestMemoryAtomic<GuestMemoryMmap>;
 
@@ -101,7 +102,8 @@ struct Backend {
     commands: Arc<Commands>,
     watch: OwnedFd,
     scratch: Vec<u8>,
-    taken: Taken,
+    /// Of each queue.
+    untold: [Untold; QUEUES],
 }
 
 impl Backend {
@@ -121,8 +123,8 @@ impl Backend {
                 self.run_commands();
                 continue;
             }
-            if data == TIMER {
-                self.taken.fired();
+            if let Some(untold) = self.untold.get_mut((TIMERS - data) as usize) {
+                untold.fired();
                 continue;
             }
             let Ok(id) = StreamId::try_from(data) else { continue };
@@ -183,7 +185,7 @@ impl Backend {
         }
         let size = state.get_queue().size();
         drop(state);
-        if self.taken.more(count, size)? && vring.needs_notification().map_err(io::Error::other)? {
+        if self.untold[TX].more(count, size)? && vring.needs_notification().map_err(io::Error::other)? {
             vring.signal_used_queue()?;
         }
         Ok(())
@@ -192,7 +194,7 @@ impl Backend {
     /// Says to the guest what there is to say, as far as it gave buffers, at most [`BATCH`] packets.
     fn give_to_guest(&mut self, vring: &VringRwLock<Memory>) -> io::Result<()> {
         let memory = self.memory.memory();
-        let mut any = false;
+        let (mut quiet, mut awaited) = (0, false);
         let mut state = vring.get_mut();
         for _ in 0..BATCH {
             if !self.streams.has_work() {
@@ -205,7 +207,8 @@ impl Backend {
                 && let Some(room) = writer.available_bytes().checked_sub(HEADER)
             {
                 let room = room.min(self.scratch.len());
-                let Some(header) = self.streams.next_for_guest(&mut self.scratch[..room]) else {
+                let Some(Said { header, awaits }) = self.streams.next_for_guest(&mut self.scratch[..room])
+                else {
                     state.get_queue_mut().go_to_previous_position();
                     break;
                 };
@@ -213,12 +216,19 @@ impl Backend {
                 writer.write_all(&header.encode())?;
                 writer.write_all(&self.scratch[..length])?;
                 used = HEADER + length;
+                awaited |= awaits;
+                quiet += usize::from(!awaits);
             }
-            any = true;
             state.add_used(head, used as u32).map_err(io::Error::other)?;
         }
+        let size = state.get_queue().size();
         drop(state);
-        if any && vring.needs_notification().map_err(io::Error::other)? {
+        if awaited {
+            self.untold[RX].told();
+        }
+        if (awaited || self.untold[RX].more(quiet, size)?)
+            && vring.needs_notification().map_err(io::Error::other)?
+        {
             vring.signal_used_queue()?;
         }
         Ok(())
@@ -412,9 +422,11 @@ impl VhostUserVsock {
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(setup)?;
         epoll::add(&watch, &wake, epoll::EventData::new_u64(COMMAND), epoll::EventFlags::IN)
             .map_err(setup)?;
-        let taken = Taken::new().map_err(ListenError::Setup)?;
-        epoll::add(&watch, taken.timer(), epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)
-            .map_err(setup)?;
+        let untold = [Untold::new().map_err(ListenError::Setup)?, Untold::new().map_err(ListenError::Setup)?];
+        for (queue, untold) in untold.iter().enumerate() {
+            let timer = epoll::EventData::new_u64(TIMERS - queue as u64);
+            epoll::add(&watch, untold.timer(), timer, epoll::EventFlags::IN).map_err(setup)?;
+        }
         let watch_fd = watch.as_raw_fd();
         let commands = Arc::new(Commands::new(wake));
         let memory = Memory::new(GuestMemoryMmap::new());
@@ -427,7 +439,7 @@ impl VhostUserVsock {
             commands: Arc::clone(&commands),
             watch,
             scratch: vec![0; MAX_PAYLOAD],
-            taken,
+            untold,
         }));
         let mut daemon = VhostUserDaemon::new("slipway-vsock".into(), Arc::clone(&backend), memory)
             .map_err(|e| ListenError::Backend(e.to_string()))?;
