@@ -19,6 +19,7 @@ use crate::{
     exec,
     ports::forward,
     serve::{self, Guest, ServeError, Stream},
+    splice,
 };
 
 /// Every port that the agent serves.
@@ -93,6 +94,14 @@ pub(crate) fn private(path: &Path) -> io::Result<UnixListener> {
 pub(crate) async fn run(listener: Listener, port: GuestPort, guest: Arc<Guest>) -> io::Result<()> {
     let mut streams = JoinSet::new();
     loop {
+        if let (ports::FORWARD, Listener::Vsock(vsock)) = (port, &listener)
+            && splice::hand_over_listener(vsock.as_fd()).is_ok()
+        {
+            // The module holds it from now on, as long as the machine runs; here it would be woken for each connection.
+            drop(listener);
+            while streams.join_next().await.is_some() {}
+            return std::future::pending().await;
+        }
         let accepted = tokio::select! {
             Some(_ended) = streams.join_next() => continue,
             accepted = accept(&listener) => accepted,

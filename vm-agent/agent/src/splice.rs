@@ -2,7 +2,8 @@
 //!
 //! A message that the agent copies wakes it for nothing else, and the processor takes up its memory and leaves it again: most
 //! of a small message's cost. The module (`guest-image/splice`) is given both sockets and moves what one has into the other,
-//! half-closes included, until both ways have ended. The agent is done with them at once.
+//! half-closes included, until both ways have ended. The agent is done with them at once. What listens for the connections of
+//! published ports is given to it as well: it accepts them and connects them to where their Dial says.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,6 +18,8 @@ use crate::serve::Stream;
 
 /// What the module listens on.
 const DEVICE: &str = "/dev/slipway-splice";
+/// In place of the second socket: the first one listens.
+const NONE: i32 = -1;
 /// Bytes in flight of each direction of a copied stream.
 const COPY: usize = 64 << 10;
 
@@ -43,6 +46,18 @@ pub(crate) async fn copy(one: &mut impl Stream, other: &mut impl Stream) -> io::
 
 /// Gives both to the module, which holds them from then on.
 fn hand_over(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<()> {
+    write(one.as_raw_fd(), other.as_raw_fd())
+}
+
+/// Gives what listens for streams that begin with a Dial of TCP to the module, which serves them from then on.
+///
+/// # Errors
+/// When the module is not there (yet), or this is no listener of AF_VSOCK.
+pub(crate) fn hand_over_listener(listener: BorrowedFd<'_>) -> io::Result<()> {
+    write(listener.as_raw_fd(), NONE)
+}
+
+fn write(one: i32, other: i32) -> io::Result<()> {
     static MODULE: OnceLock<File> = OnceLock::new();
     let mut module = match MODULE.get() {
         Some(module) => module,
@@ -53,7 +68,7 @@ fn hand_over(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<()> {
         }
     };
     let mut request = [0; 8];
-    request[..4].copy_from_slice(&one.as_raw_fd().to_ne_bytes());
-    request[4..].copy_from_slice(&other.as_raw_fd().to_ne_bytes());
+    request[..4].copy_from_slice(&one.to_ne_bytes());
+    request[4..].copy_from_slice(&other.to_ne_bytes());
     module.write_all(&request)
 }

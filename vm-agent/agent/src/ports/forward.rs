@@ -1,4 +1,5 @@
 //! The guest's end of a published port's bytes: a stream for each TCP connection, one stream for all datagrams of a UDP port.
+//! Where the kernel has our module, that serves TCP's in the same way (`guest-image/splice/dial.c`).
 
 use std::{io, net::SocketAddr, os::fd::AsFd, time::Duration};
 

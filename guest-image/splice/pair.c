@@ -1,74 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Two sockets become one stream, without a program between them.
- *
- * Every byte between the host and what listens in the guest goes through two sockets of the agent's: one to the host, one
- * to the engine or to a container's port. The agent makes both, and hands them over:
- *
- *	host == vsock --[ here ]-- TCP or unix == engine, container
- *
- * From then on what one has is sent into the other, and its end is the other's end of writing. Nothing has to wake the
- * agent, whose memory the processor would have to take up and leave again for each message: that is most of what a small one
- * costs, and under emulation nearly all of it.
- *
- *	joined --both ways ended, or one broke--> parted: both sockets are let go
+ * Moves what one socket of a pair has into the other, when one of them calls for it. All that changes is touched in the pair's
+ * turns only, which never run twice at once; sockets' calls leave bits.
  */
 
-#include <linux/capability.h>
 #include <linux/file.h>
-#include <linux/miscdevice.h>
-#include <linux/module.h>
-#include <linux/moduleparam.h>
-#include <linux/net.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
-#include <linux/uaccess.h>
 #include <linux/virtio_vsock.h>
-#include <linux/workqueue.h>
 #include <net/af_vsock.h>
 #include <net/sock.h>
 
-/* What the agent writes: descriptors of its own, of connected streams. The agent's `hand_over` writes the same. */
-struct request {
-	__s32 sockets[2];
-};
+#include "splice.h"
 
-/* Bytes that are taken at once. */
-#define BYTES	65536
-/* So often at most, then others have their turn. */
-#define ROUNDS	32
-
-/* From one socket to the other. */
-struct way {
-	char *bytes;		/* taken and not sent, or NULL */
-	size_t at, length;
-	bool more;		/* there may be some to take */
-	bool fresh;		/* what came before it was joined is not yet taken */
-	bool ended;
-};
-
-/* What was called since the pair had its turn: each way's number for what came from that end, and this. */
-#define CHANGED	2
-
-struct pair {
-	struct work_struct work;
-	struct end {
-		struct socket *socket;	/* holds its file */
-		void (*state_change)(struct sock *sk);
-		void (*data_ready)(struct sock *sk);
-		void (*write_space)(struct sock *sk);
-		void (*error_report)(struct sock *sk);
-	} ends[2];
-	struct way ways[2];	/* each from the end of the same number */
-	unsigned long called;	/* bits: see CHANGED */
-	bool changed;		/* an end may be over */
-	bool whole;		/* both ends are attached */
-};
-
-static struct workqueue_struct *queue;
-/* How many streams are joined now: /sys/module/slipway_splice/parameters/streams. */
-static atomic_t streams = ATOMIC_INIT(0);
-module_param_named(streams, streams.counter, int, 0444);
 /* One for the next who takes something: the kernel clears what it gives, which is more work than most messages are. */
 static DEFINE_PER_CPU(char *, spare);
 
@@ -83,34 +27,39 @@ static void put_bytes(char *bytes)
 		kvfree(bytes);
 }
 
-/* Its pair has its turn; the call is kept for it, if it is one of those. */
-static void call(struct sock *sk, bool came, bool changed)
+/* Its pair has its turn, and finds these bits, each of which is one of the end's. */
+static void call(struct sock *sk, unsigned int bit)
 {
 	struct pair *pair;
 
 	read_lock_bh(&sk->sk_callback_lock);
 	pair = sk->sk_user_data;
 	if (pair && READ_ONCE(pair->whole)) {
-		if (came)
-			set_bit(sk == pair->ends[1].socket->sk, &pair->called);
-		if (changed)
-			set_bit(CHANGED, &pair->called);
-		queue_work(queue, &pair->work);
+		bool wanted = true;
+
+		bit += sk != pair->ends[0].socket->sk;
+		if (bit < FULL(0))
+			set_bit(bit, &pair->called);
+		else
+			/* Sockets of AF_VSOCK call for room at each packet that came, or went. */
+			wanted = test_and_clear_bit(bit, &pair->called);
+		if (wanted)
+			queue_work(splice_queue, &pair->work);
 	}
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
 static void came(struct sock *sk)
 {
-	call(sk, true, false);
+	call(sk, CAME(0));
 }
 
 static void changed(struct sock *sk)
 {
-	call(sk, false, true);
+	call(sk, CHANGED(0));
 }
 
-/* As the kernel's own: TCP calls at each answer, and is not worth sending to before a third of its buffer is free. */
+/* As the kernel's own: TCP is not worth sending to before a third of its buffer is free. */
 static void space(struct sock *sk)
 {
 	if (sk_is_tcp(sk) && sk->sk_socket) {
@@ -118,7 +67,7 @@ static void space(struct sock *sk)
 			return;
 		clear_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
 	}
-	call(sk, false, false);
+	call(sk, FULL(0));
 }
 
 /*
@@ -126,7 +75,7 @@ static void space(struct sock *sk)
  * each message that leaves the queue empty, with a packet and its interrupt, before anybody has seen the message. The host
  * has enough room to go on, and hears with the next packet for it; in the end by itself. 0: nothing, or not for us to say.
  */
-static int take_packets(struct socket *source, char *bytes)
+static int take_packets(struct socket *source, char *bytes, unsigned int room)
 {
 	struct sock *sk = source->sk;
 	struct virtio_vsock_sock *queued;
@@ -145,14 +94,14 @@ static int take_packets(struct socket *source, char *bytes)
 	}
 	queued = vsk->trans;
 	spin_lock_bh(&queued->rx_lock);
-	while (taken < BYTES) {
+	while (taken < room) {
 		struct sk_buff *skb = skb_peek(&queued->rx_queue);
 		unsigned int length, *offset;
 
 		if (!skb)
 			break;
 		offset = &VIRTIO_VSOCK_SKB_CB(skb)->offset;
-		length = min_t(unsigned int, skb->len - *offset, BYTES - taken);
+		length = min_t(unsigned int, skb->len - *offset, room - taken);
 		if (skb_copy_bits(skb, *offset, bytes + taken, length))
 			break;
 		taken += length;
@@ -183,22 +132,56 @@ static int take_packets(struct socket *source, char *bytes)
  * Is all taken that was there? To look once more in vain is a good part of a small message's work. A socket that is over says
  * so to who looks once more: that has to be done for one that may be.
  */
-static bool is_drained(const struct pair *pair, const struct way *way, struct socket *source, bool packets)
+static bool is_drained(const struct way *way, struct socket *source, bool packets)
 {
-	if (way->fresh || pair->changed || way->length == BYTES)
+	if (way->fresh || way->changed || way->length == BYTES)
 		return false;
 	/* Others of AF_VSOCK have queues of their own. */
 	return packets || (source->sk->sk_family != AF_VSOCK && skb_queue_empty_lockless(&source->sk->sk_receive_queue));
 }
 
-/* Sends what was taken, or takes more. 1: there may be more to do, 0: not before somebody calls, less: it broke. */
-static int move(struct pair *pair, unsigned int from)
+/* Takes what there is behind what was taken. 0: it is over; -EAGAIN: not before somebody calls. */
+int take(struct pair *pair, unsigned int from)
 {
-	struct socket *source = pair->ends[from].socket, *target = pair->ends[!from].socket;
+	struct socket *source = pair->ends[from].socket;
 	struct way *way = &pair->ways[from];
 	struct msghdr message = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
 	struct kvec piece;
 	bool packets;
+	int done;
+
+	if (!way->bytes)
+		way->bytes = get_bytes();
+	if (!way->bytes)
+		return -ENOMEM;
+	piece = (struct kvec){ .iov_base = way->bytes + way->length, .iov_len = BYTES - way->length };
+	done = take_packets(source, piece.iov_base, piece.iov_len);
+	packets = done > 0;
+	if (!packets)
+		done = kernel_recvmsg(source, &message, &piece, 1, piece.iov_len, MSG_DONTWAIT);
+	if (done > 0) {
+		way->length += done;
+		way->more = !is_drained(way, source, packets);
+	} else {
+		way->more = way->fresh = false;
+	}
+	return done;
+}
+
+void forget_bytes(struct way *way)
+{
+	put_bytes(way->bytes);
+	way->bytes = NULL;
+	way->at = way->length = 0;
+}
+
+/* Sends what was taken, or takes more. 1: there may be more to do, 0: not before somebody calls, less: it broke. */
+static int move(struct pair *pair, unsigned int from)
+{
+	struct socket *target = pair->ends[!from].socket;
+	struct way *way = &pair->ways[from];
+	struct msghdr message = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
+	struct kvec piece;
 	int done;
 
 	if (way->ended)
@@ -206,45 +189,34 @@ static int move(struct pair *pair, unsigned int from)
 	if (way->at == way->length) {
 		if (!way->more)
 			return 0;
-		if (!way->bytes)
-			way->bytes = get_bytes();
-		if (!way->bytes)
-			return -ENOMEM;
-		piece = (struct kvec){ .iov_base = way->bytes, .iov_len = BYTES };
-		done = take_packets(source, way->bytes);
-		packets = done > 0;
-		if (!packets)
-			done = kernel_recvmsg(source, &message, &piece, 1, BYTES, MSG_DONTWAIT);
+		way->at = way->length = 0;
+		done = take(pair, from);
 		if (done <= 0) {
-			put_bytes(way->bytes);
-			way->bytes = NULL;
-			way->at = way->length = 0;
-			way->more = way->fresh = false;
+			forget_bytes(way);
 			if (done)
 				return done == -EAGAIN ? 0 : done;
 			way->ended = true;
-			/* Who is gone already says so when he is read. */
-			kernel_sock_shutdown(target, SHUT_WR);
+			/* Who is gone already says so when he is read. The last end of all is told by letting go. */
+			if (!pair->ways[!from].ended)
+				kernel_sock_shutdown(target, SHUT_WR);
 			return 1;
 		}
-		way->at = 0;
-		way->length = done;
-		way->more = !is_drained(pair, way, source, packets);
 	}
-	message = (struct msghdr){ .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL };
 	piece = (struct kvec){ .iov_base = way->bytes + way->at, .iov_len = way->length - way->at };
-	done = kernel_sendmsg(target, &message, &piece, 1, piece.iov_len);
+	/* Once more after it is known that there is something to call for: it may have been called before. */
+	do {
+		done = kernel_sendmsg(target, &message, &piece, 1, piece.iov_len);
+	} while (done == -EAGAIN && !test_and_set_bit(FULL(!from), &pair->called));
 	if (done < 0)
 		return done == -EAGAIN ? 0 : done;
 	way->at += done;
 	if (way->at < way->length || way->more)
 		return 1;
-	put_bytes(way->bytes);
-	way->bytes = NULL;
+	forget_bytes(way);
 	return 0;
 }
 
-static int attach(struct pair *pair, struct end *end)
+int attach(struct pair *pair, struct end *end)
 {
 	struct sock *sk = end->socket->sk;
 	int error = 0;
@@ -286,9 +258,16 @@ static void let_go(struct pair *pair)
 	unsigned int i;
 
 	for (i = 0; i < 2; i++) {
+		struct socket *socket = pair->ends[i].socket;
+
 		put_bytes(pair->ways[i].bytes);
-		if (pair->ends[i].socket)
-			sockfd_put(pair->ends[i].socket);
+		if (!socket)
+			continue;
+		/* The agent's, or made here. */
+		if (socket->file)
+			sockfd_put(socket);
+		else
+			sock_release(socket);
 	}
 	kfree(pair);
 }
@@ -296,11 +275,12 @@ static void let_go(struct pair *pair)
 static void part(struct pair *pair)
 {
 	detach(&pair->ends[0]);
-	detach(&pair->ends[1]);
+	if (pair->ends[1].socket)
+		detach(&pair->ends[1]);
 	/* Nobody can call for it any more; somebody may have since it began. */
 	cancel_work(&pair->work);
 	let_go(pair);
-	atomic_dec(&streams);
+	atomic_dec(&splice_streams);
 }
 
 static void run(struct work_struct *work)
@@ -310,10 +290,21 @@ static void run(struct work_struct *work)
 	unsigned int i, left = ROUNDS;
 	int one, other;
 
-	/* For good: what an end says then is not to be missed. */
-	pair->changed |= called & BIT(CHANGED);
-	for (i = 0; i < 2; i++)
-		pair->ways[i].more |= called & (BIT(i) | BIT(CHANGED));
+	for (i = 0; i < 2; i++) {
+		struct way *way = &pair->ways[i];
+
+		/* For good: what an end says then is not to be missed. */
+		way->changed |= called & BIT(CHANGED(i));
+		way->more |= called & (BIT(CAME(i)) | BIT(CHANGED(i)));
+	}
+	if (!pair->joined) {
+		int reached = reach(pair);
+
+		if (reached < 0)
+			part(pair);
+		if (reached <= 0)
+			return;
+	}
 	do {
 		one = move(pair, 0);
 		other = move(pair, 1);
@@ -324,22 +315,43 @@ static void run(struct work_struct *work)
 		cond_resched();
 	} while ((one || other) && --left);
 	if (one || other)
-		queue_work(queue, &pair->work);
+		queue_work(splice_queue, &pair->work);
 }
 
-static int join(const struct request *request)
+/* From now on it has its turns. */
+void set_off(struct pair *pair)
+{
+	atomic_inc(&splice_streams);
+	WRITE_ONCE(pair->whole, true);
+	/* For what came before. */
+	queue_work(splice_queue, &pair->work);
+}
+
+/* One without sockets, whose turn has not come. */
+struct pair *new_pair(void)
 {
 	struct pair *pair = kzalloc(sizeof(*pair), GFP_KERNEL);
+
+	if (pair)
+		INIT_WORK(&pair->work, run);
+	return pair;
+}
+
+/* Joins two connected streams, by the descriptors of who asks. */
+int join(int one, int other)
+{
+	const int descriptors[] = { one, other };
+	struct pair *pair = new_pair();
 	unsigned int i;
 	int error = 0;
 
 	if (!pair)
 		return -ENOMEM;
-	INIT_WORK(&pair->work, run);
+	pair->joined = true;
 	for (i = 0; i < 2; i++)
 		pair->ways[i].more = pair->ways[i].fresh = true;
 	for (i = 0; i < 2 && !error; i++) {
-		pair->ends[i].socket = sockfd_lookup(request->sockets[i], &error);
+		pair->ends[i].socket = sockfd_lookup(descriptors[i], &error);
 		if (!error && pair->ends[i].socket->type != SOCK_STREAM)
 			error = -EINVAL;
 	}
@@ -354,58 +366,7 @@ static int join(const struct request *request)
 		let_go(pair);
 		return error;
 	}
-	atomic_inc(&streams);
-	WRITE_ONCE(pair->whole, true);
-	/* For what came before. */
-	queue_work(queue, &pair->work);
+	set_off(pair);
 	return 0;
 }
 
-static ssize_t device_write(struct file *file, const char __user *from, size_t count, loff_t *offset)
-{
-	struct request request;
-	int error;
-
-	if (count != sizeof(request))
-		return -EINVAL;
-	if (copy_from_user(&request, from, sizeof(request)))
-		return -EFAULT;
-	error = join(&request);
-	return error ?: count;
-}
-
-static int device_open(struct inode *inode, struct file *file)
-{
-	return capable(CAP_SYS_ADMIN) ? stream_open(inode, file) : -EPERM;
-}
-
-static const struct file_operations operations = {
-	.owner = THIS_MODULE,
-	.open = device_open,
-	.write = device_write,
-};
-
-static struct miscdevice device = {
-	.minor = MISC_DYNAMIC_MINOR,
-	.name = "slipway-splice",
-	.fops = &operations,
-	.mode = 0600,
-};
-
-/* Without a way out: streams may be under way until the machine ends. */
-static int __init start(void)
-{
-	int error;
-
-	queue = alloc_workqueue("slipway-splice", 0, 0);
-	if (!queue)
-		return -ENOMEM;
-	error = misc_register(&device);
-	if (error)
-		destroy_workqueue(queue);
-	return error;
-}
-module_init(start);
-
-MODULE_DESCRIPTION("Joins the agent's sockets to streams");
-MODULE_LICENSE("GPL");
