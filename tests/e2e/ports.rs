@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     time::{Duration, Instant},
 };
@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Shared] = &[
     ("ports_tcp_follows_its_container", tcp),
     ("ports_udp_carries_there_and_back", udp),
     ("ports_half_close_and_bulk_there_and_back", bulk),
+    ("ports_connections_are_made_in_the_guests_kernel", dialled),
     ("ports_taken_is_refused_with_the_culprit", taken),
     ("ports_of_the_host_network_are_the_hosts", host_network),
     ("ports_survive_a_killed_daemon", daemon_killed),
@@ -122,6 +123,52 @@ fn refused(error: std::io::Error) -> std::io::Result<usize> {
 
 fn too_slow(error: std::io::Error) -> std::io::Result<()> {
     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) { Ok(()) } else { Err(error) }
+}
+
+/// How many connections the guest's kernel has brought to their containers, so far.
+fn dialled_so_far(home: &Home) -> usize {
+    let count = "/sys/module/slipway_splice/parameters/dialled";
+    let said = home.slipway(["shell", "--", "cat", count]).run().ok().text();
+    said.trim().parse().unwrap_or_else(|_| panic!("a number: {said}"))
+}
+
+/// Without the agent: who speaks first, at once and never again, or to nobody; over IPv4 and IPv6.
+fn dialled(home: &Home) {
+    const CONNECTIONS: usize = 20;
+    let v6 = ["network", "create", "--ipv6", "--ipv4=false", "--subnet", "fd51:1::/64", "six"];
+    home.docker(v6).run().ok();
+    let hosts = [("bridge", IpAddr::from(LOOPBACK)), ("six", Ipv6Addr::LOCALHOST.into())];
+    for (network, host) in hosts {
+        let [port, nobody] = [free(), free()].map(|port| SocketAddr::new(host, port));
+        let publish = [format!("{port}:7"), format!("{nobody}:9")];
+        let connect = |to: SocketAddr| {
+            let stream = TcpStream::connect(to).expect("published");
+            stream.set_read_timeout(Some(PATIENCE)).expect("set");
+            stream
+        };
+        let create =
+            ["run", "-d", "--name", "greets", "--network", network, "-p", &publish[0], "-p", &publish[1]];
+        let serve = ["box", "nc", "-ll", "-p", "7", "-e", "sh", "-c", "echo hello; cat"];
+        home.docker(create.iter().chain(&serve)).run().ok();
+        // The client that says nothing hears the server; one that says all at once is heard to the end.
+        let answered = |said: &[u8]| {
+            let mut stream = connect(port);
+            let mut got = Vec::new();
+            let asked = stream.write_all(said).and_then(|()| stream.shutdown(std::net::Shutdown::Write));
+            let _ = asked.and_then(|()| stream.read_to_end(&mut got));
+            got == [b"hello\n", said].concat()
+        };
+        home.wait_for("the server is there", PATIENCE, |_| answered(b""));
+        let before = dialled_so_far(home);
+        for n in 0..CONNECTIONS {
+            assert!(answered(&vec![b'x'; n * 1000]), "number {n}, network {network}");
+        }
+        assert_eq!(dialled_so_far(home), before + CONNECTIONS, "all of them, network {network}");
+        let mut refused = connect(nobody);
+        assert_eq!(refused.read(&mut [0]).unwrap_or(0), 0, "nobody listens there");
+        home.docker(["rm", "-f", "greets"]).run().ok();
+    }
+    home.docker(["network", "rm", "six"]).run().ok();
 }
 
 /// The server speaks only when its input has ended.
