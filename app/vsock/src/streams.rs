@@ -44,6 +44,9 @@ pub(crate) const BUF_ALLOC: u32 = 256 * 1024;
 const CREDIT_UPDATE_AFTER: u32 = BUF_ALLOC / 4;
 /// Bytes that go to the guest before it has said how many it has room for: no system's buffer is smaller.
 const EARLY: usize = 4096;
+/// Packets with bytes that a stream says before others have their turn. The guest takes what came of one stream together, and
+/// passes it on together: one by one they cost it several times as much. Its buffers are of 4 KiB.
+const TURN: usize = 16;
 /// Streams at once. Each costs two descriptors at most and, when its reader is stuck, [`BUF_ALLOC`] bytes.
 pub(crate) const MAX_STREAMS: usize = 16_384;
 /// Answers to packets that belong to no stream; beyond this many they are dropped, as a flood deserves.
@@ -111,6 +114,8 @@ pub(crate) struct Streams {
     cid: GuestCid,
     table: HashMap<StreamId, Stream>,
     ready: VecDeque<StreamId>,
+    /// What the first of them has said of its turn.
+    said: usize,
     stray: VecDeque<Header>,
     next_port: u32,
 }
@@ -122,6 +127,7 @@ impl Streams {
             cid,
             table: HashMap::new(),
             ready: VecDeque::new(),
+            said: 0,
             stray: VecDeque::new(),
             next_port: 1 << 16,
         }
@@ -380,6 +386,7 @@ impl Streams {
             return Some(Said { header, awaits: true });
         }
         while let Some(id) = self.ready.pop_front() {
+            let said = std::mem::take(&mut self.said);
             let Some(stream) = self.table.get_mut(&id) else { continue };
             stream.queued = false;
             let Some((op, flags, len)) = next_of(stream, payload) else { continue };
@@ -390,6 +397,10 @@ impl Streams {
                 // Closes the host's socket: whatever it still wants, there is nobody left to give it.
                 let port = GuestPort(dst_port);
                 self.remove(id, ConnectError::Refused { port });
+            } else if op == Op::Rw && said + 1 < TURN {
+                self.said = said + 1;
+                stream.queued = true;
+                self.ready.push_front(id);
             } else {
                 self.queue(id);
             }

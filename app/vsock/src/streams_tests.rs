@@ -298,6 +298,22 @@ fn four_thousand_streams_at_once_take_turns() {
     assert_eq!(served, open.len());
 }
 
+#[test]
+fn a_stream_with_much_to_say_has_its_turn_and_then_the_others() {
+    let mut s = streams();
+    let (one, mut first) = open(&mut s);
+    let (other, mut second) = open(&mut s);
+    for (id, client) in [(one, &mut first), (other, &mut second)] {
+        s.receive(&Header { buf_alloc: 1 << 20, ..from(id, Op::CreditUpdate) }, &[]);
+        client.write_all(&[1; TURN * 2 * 4096]).expect("write");
+        s.host_event(id, true, false, false);
+    }
+    let said: Vec<StreamId> = std::iter::from_fn(|| say(&mut s)).map(|(h, _)| h.src_port).collect();
+    let turns: Vec<_> = said.chunks(TURN).map(|turn| (turn[0], turn.len())).collect();
+    assert_eq!(turns, [(one, TURN), (other, TURN), (one, TURN), (other, TURN)]);
+    assert!(said.chunks(TURN).all(|turn| turn.iter().all(|id| *id == turn[0])));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
