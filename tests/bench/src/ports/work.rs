@@ -8,7 +8,7 @@ use std::{
 };
 
 /// After this much of nothing a connection counts as broken.
-const SILENCE: Duration = Duration::from_secs(20);
+const SILENCE: Duration = Duration::from_secs(5);
 /// Datagrams of one sample, and how many a second.
 pub(super) const DATAGRAMS: u32 = 1000;
 const EVERY: Duration = Duration::from_millis(1);
