@@ -196,8 +196,11 @@ static int move(struct pair *pair, unsigned int from)
 			if (done)
 				return done == -EAGAIN ? 0 : done;
 			way->ended = true;
-			/* Who is gone already says so when he is read. The last end of all is told by letting go. */
-			if (!pair->ways[!from].ended)
+			/*
+			 * Who is gone already says so when he is read. The last end of all is told by letting go, but for a file,
+			 * which the kernel closes some milliseconds later.
+			 */
+			if (!pair->ways[!from].ended || target->file)
 				kernel_sock_shutdown(target, SHUT_WR);
 			return 1;
 		}

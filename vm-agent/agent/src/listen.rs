@@ -97,7 +97,8 @@ pub(crate) async fn run(listener: Listener, port: GuestPort, guest: Arc<Guest>) 
         if let (ports::FORWARD, Listener::Vsock(vsock)) = (port, &listener)
             && splice::hand_over_listener(vsock.as_fd()).is_ok()
         {
-            // The module holds it from now on, as long as the machine runs; here it would be woken for each connection.
+            // Not before the module is loaded, which it may be for the first connection. The module holds the socket from now
+            // on, as long as the machine runs; here each connection would still wake us.
             drop(listener);
             while streams.join_next().await.is_some() {}
             return std::future::pending().await;
