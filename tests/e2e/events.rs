@@ -11,7 +11,7 @@ use std::{
 
 use slipway_test_harness::{Command, Home, Lines, gone, kill};
 
-use crate::Shared;
+use crate::{Shared, ours};
 
 pub(crate) const TESTS: &[Shared] = &[
     ("events_are_the_kernels_own", own),
@@ -30,10 +30,9 @@ const END: &str = "the end";
 
 /// The program of the tests' containers, where they find it.
 pub(crate) fn program(home: &Home) -> PathBuf {
-    let guest = std::env::var_os("SLIPWAY_TEST_GUEST").expect("`tests/run` sets SLIPWAY_TEST_GUEST");
     let program = home.path().join("watch");
     if !program.exists() {
-        fs::copy(guest, &program).expect("copied");
+        fs::copy(ours::program("slipway-test-guest"), &program).expect("copied");
     }
     program
 }

@@ -20,6 +20,7 @@ mod freshness;
 mod load;
 mod network;
 mod ordinary;
+mod ours;
 mod plan9;
 mod platforms;
 mod ports;

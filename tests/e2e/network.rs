@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +14,7 @@ use std::{
 
 use slipway_test_harness::{Greeter, Home, Ran};
 
-use crate::Shared;
+use crate::{Shared, ours};
 
 pub(crate) const TESTS: &[Shared] = &[
     ("network_every_container_reaches_the_hosts_loopback_by_name", by_name),
@@ -226,14 +225,11 @@ fn name_server(home: &Home) {
 
 fn unreachable(home: &Home) {
     // What listens on vsock, as those see it who may do anything.
-    let guest =
-        std::env::var_os("SLIPWAY_TEST_GUEST").expect("`tests/run` builds it and sets SLIPWAY_TEST_GUEST");
-    let scanner = Path::new(&guest).with_file_name("slipway-test-vsock-scan");
     for options in
         [&["--privileged"][..], &["--privileged", "--network", "host"], &["--network", "host"], &[]]
     {
         home.docker(["create", "--name", "scans"]).args(options).args(["box", "/bin/scan"]).run().ok();
-        home.docker(["cp"]).arg(&scanner).arg("scans:/bin/scan").run().ok();
+        ours::put(home, "slipway-test-vsock-scan", "scans:/bin/scan");
         let ran = home.docker(["start", "-a", "scans"]).within(Duration::from_secs(300)).run().ok();
         let text = ran.text();
         let tried = text.lines().find_map(|line| line.strip_prefix("tried ")?.parse::<u32>().ok());

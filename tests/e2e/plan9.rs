@@ -16,7 +16,7 @@ use slipway_test_harness::{Command, Home, Ran, Running};
 use crate::{
     Shared,
     events::{Both, has, program, remove, rename, write},
-    ports, posix,
+    ours, ports, posix,
     shares::with,
 };
 
@@ -71,10 +71,9 @@ struct Agent(Running);
 
 impl Agent {
     fn start(home: &Home, diod: &Diod, within: &Path) -> Self {
-        let guest = std::env::var_os("SLIPWAY_TEST_GUEST").expect("`tests/run` sets SLIPWAY_TEST_GUEST");
         let own = home.path().join("plan9-agent");
         if !own.exists() {
-            fs::copy(Path::new(&guest).with_file_name("slipway-test-plan9"), &own).expect("copied");
+            fs::copy(ours::program("slipway-test-plan9"), &own).expect("copied");
         }
         let address = format!("10.0.2.2:{}", diod.port);
         let shell = home.slipway(["shell", "--"]).arg(own).arg(address);

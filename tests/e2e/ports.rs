@@ -3,13 +3,12 @@
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    path::Path,
     time::{Duration, Instant},
 };
 
 use slipway_test_harness::Home;
 
-use crate::Shared;
+use crate::{Shared, ours};
 
 pub(crate) const TESTS: &[Shared] = &[
     ("ports_tcp_follows_its_container", tcp),
@@ -91,10 +90,7 @@ fn udp(home: &Home) {
 
 /// The server that sends datagrams back, into a container that is not started yet.
 pub(crate) fn put_echoes(home: &Home, container: &str) {
-    let guest =
-        std::env::var_os("SLIPWAY_TEST_GUEST").expect("`tests/run` builds it and sets SLIPWAY_TEST_GUEST");
-    let server = Path::new(&guest).with_file_name("slipway-test-udp-echo");
-    home.docker(["cp"]).arg(server).arg(format!("{container}:/bin/echoes")).run().ok();
+    ours::put(home, "slipway-test-udp-echo", &format!("{container}:/bin/echoes"));
 }
 
 /// Waits until a datagram comes back.

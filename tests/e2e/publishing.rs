@@ -4,14 +4,18 @@
 use std::{
     fs,
     io::{Read, Write},
+    net::TcpStream,
+    thread,
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use slipway_test_harness::{Home, kill};
 
 use crate::{
-    Shared,
+    Shared, ours,
     ports::{connect, echoed, free, listed, nobody_listens, page, put_echoes},
+    streams::carried,
 };
 
 pub(crate) const TESTS: &[Shared] = &[
@@ -24,7 +28,10 @@ pub(crate) const TESTS: &[Shared] = &[
 ];
 
 /// Run by `--ignored` alone.
-pub(crate) const ON_DEMAND: &[Shared] = &[("publishing_a_gibibyte_each_way_arrives_whole", gibibyte)];
+pub(crate) const ON_DEMAND: &[Shared] = &[
+    ("publishing_a_gibibyte_each_way_arrives_whole", gibibyte),
+    ("publishing_ten_thousand_connections_at_once_are_all_served", ten_thousand),
+];
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -111,7 +118,7 @@ fn connected(home: &Home) {
         {
             break stream;
         }
-        std::thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
     };
     let mut says = |word: &[u8; 5]| {
         stream.write_all(word)?;
@@ -149,6 +156,49 @@ fn gibibyte(home: &Home) {
 }
 
 /// Sends that many bytes, whose sum the server tells, and then gets as many.
+/// All open, each with an answer when it was made and another when all are there; and none left when they are closed.
+fn ten_thousand(home: &Home) {
+    const CONNECTIONS: usize = 10_000;
+    const AT_ONCE: usize = 8;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("as many descriptors as this process may have");
+    let port = free();
+    let publish = format!("127.0.0.1:{port}:7000");
+    let files = ["create", "--name", "many", "--ulimit", "nofile=20000:20000", "-p", &publish];
+    home.docker(files).args(["box", "/bin/ports", "7000"]).run().ok();
+    ours::put(home, "slipway-test-ports", "many:/bin/ports");
+    home.docker(["start", "many"]).run().ok();
+    // `e` asks the server to send back what comes.
+    let asked = |stream: &mut TcpStream, said: &[u8], answer: &[u8]| {
+        let mut came = vec![0; answer.len()];
+        stream.write_all(said).and_then(|()| stream.read_exact(&mut came)).is_ok() && came == answer
+    };
+    home.wait_for("the server is there", PATIENCE, |_| {
+        connect(port).is_some_and(|mut stream| asked(&mut stream, b"e?", b"?"))
+    });
+    let before = carried(home);
+    let mut streams: Vec<TcpStream> = thread::scope(|scope| {
+        let some = || {
+            let one = |n: usize| {
+                let mut stream = connect(port).unwrap_or_else(|| panic!("number {n} of a part is taken"));
+                assert!(asked(&mut stream, b"e1", b"1"), "number {n} of a part is served");
+                stream
+            };
+            (0..CONNECTIONS / AT_ONCE).map(one).collect::<Vec<_>>()
+        };
+        let parts: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(some)).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("no panic")).collect()
+    });
+    assert!(carried(home) >= before + CONNECTIONS, "all are open at once");
+    for (n, stream) in streams.iter_mut().enumerate() {
+        assert!(asked(stream, b"2", b"2"), "number {n} is served again");
+    }
+    drop(streams);
+    home.wait_for("their end in the guest", PATIENCE, |home| carried(home) < before + 10);
+    home.docker(["rm", "-f", "many"]).run().ok();
+}
+
 fn each_way(home: &Home, size: usize) {
     // Slow is not broken: a busy host's emulated machine has two megabytes a second at least.
     let patience = PATIENCE + Duration::from_secs(size as u64 >> 19);
@@ -178,7 +228,7 @@ fn each_way(home: &Home, size: usize) {
         if read.is_ok() {
             break (told, stream);
         }
-        std::thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
     };
     assert_eq!(String::from_utf8_lossy(&told[..32]), sum[..32], "what was sent is what arrived");
     // Not kept: it may be more than this host has room for.

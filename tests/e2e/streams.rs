@@ -37,7 +37,7 @@ const CASES: &[Case] = &[
 ];
 
 /// How many streams the guest's kernel carries between sockets of the agent's.
-fn carried(home: &Home) -> usize {
+pub(crate) fn carried(home: &Home) -> usize {
     let count = "/sys/module/slipway_splice/parameters/streams";
     let said = home.slipway(["shell", "--", "cat", count]).run().ok().text();
     said.trim().parse().unwrap_or_else(|_| panic!("a number: {said}"))

@@ -1,6 +1,6 @@
 //! What pages and programs keep open through a published port: many streams of HTTP/2 on one connection, and WebSocket.
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{future::Future, time::Duration};
 
 use futures_util::{SinkExt, StreamExt, future::poll_fn};
 use h2::client::SendRequest;
@@ -16,7 +16,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    Shared,
+    Shared, ours,
     ports::{connect, free, nobody_listens},
 };
 
@@ -30,14 +30,11 @@ const STREAMS: u8 = 8;
 const BODY: usize = 300_000;
 
 fn streams_and_sockets(home: &Home) {
-    let guest =
-        std::env::var_os("SLIPWAY_TEST_GUEST").expect("`tests/run` builds it and sets SLIPWAY_TEST_GUEST");
-    let server = Path::new(&guest).with_file_name("slipway-test-web");
     let [http2, websocket] = [free(), free()];
     let [first, second] = [format!("127.0.0.1:{http2}:80"), format!("127.0.0.1:{websocket}:81")];
     let create = ["create", "--name", "pages", "-p", &first, "-p", &second, "box", "/bin/web"];
     home.docker(create).run().ok();
-    home.docker(["cp"]).arg(server).arg("pages:/bin/web").run().ok();
+    ours::put(home, "slipway-test-web", "pages:/bin/web");
     home.docker(["start", "pages"]).run().ok();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
