@@ -8,7 +8,7 @@ use std::{
 
 use slipway_test_harness::Home;
 
-use crate::{Shared, ours};
+use crate::{Shared, ours, streams::counted};
 
 pub(crate) const TESTS: &[Shared] = &[
     ("ports_tcp_follows_its_container", tcp),
@@ -123,9 +123,7 @@ fn too_slow(error: std::io::Error) -> std::io::Result<()> {
 
 /// How many connections the guest's kernel has brought to their containers, so far.
 fn dialled_so_far(home: &Home) -> usize {
-    let count = "/sys/module/slipway_splice/parameters/dialled";
-    let said = home.slipway(["shell", "--", "cat", count]).run().ok().text();
-    said.trim().parse().unwrap_or_else(|_| panic!("a number: {said}"))
+    counted(home, "dialled")
 }
 
 /// Without the agent: who speaks first, at once and never again, or to nobody; over IPv4 and IPv6.

@@ -155,7 +155,6 @@ fn gibibyte(home: &Home) {
     each_way(home, 1 << 30);
 }
 
-/// Sends that many bytes, whose sum the server tells, and then gets as many.
 /// All open, each with an answer when it was made and another when all are there; and none left when they are closed.
 fn ten_thousand(home: &Home) {
     const CONNECTIONS: usize = 10_000;
@@ -203,6 +202,7 @@ fn ten_thousand(home: &Home) {
     home.docker(["rm", "-f", "many"]).run().ok();
 }
 
+/// Sends that many bytes, whose sum the server tells, and then gets as many.
 fn each_way(home: &Home, size: usize) {
     // Slow is not broken: a busy host's emulated machine has two megabytes a second at least.
     let patience = PATIENCE + Duration::from_secs(size as u64 >> 19);

@@ -36,10 +36,15 @@ const CASES: &[Case] = &[
     ("build", 8, build),
 ];
 
-/// How many streams the guest's kernel carries between sockets of the agent's.
+/// How many streams the guest's kernel carries.
 pub(crate) fn carried(home: &Home) -> usize {
-    let count = "/sys/module/slipway_splice/parameters/streams";
-    let said = home.slipway(["shell", "--", "cat", count]).run().ok().text();
+    counted(home, "streams")
+}
+
+/// One of the counts of our module in the guest's kernel.
+pub(crate) fn counted(home: &Home, name: &str) -> usize {
+    let count = format!("/sys/module/slipway_splice/parameters/{name}");
+    let said = home.slipway(["shell", "--", "cat", &count]).run().ok().text();
     said.trim().parse().unwrap_or_else(|_| panic!("a number: {said}"))
 }
 

@@ -85,7 +85,6 @@ struct Stream {
     host_gone: bool,
     // What is to be said to the guest next.
     say_request: bool,
-    say_early: bool,
     say_shutdown: u32,
     said_shutdown: u32,
     say_credit: bool,
@@ -156,7 +155,6 @@ impl Streams {
             host,
             guest_port: port.0,
             dialler: Some(dialler),
-            say_early: !head.is_empty(),
             head,
             peeked: 0,
             readable: true,
@@ -466,8 +464,8 @@ fn next_of(stream: &mut Stream, payload: &mut [u8]) -> Option<(Op, u32, usize)> 
         return Some((Op::Request, 0, 0));
     }
     if stream.dialler.is_some() {
-        let early = std::mem::take(&mut stream.say_early);
         let room = payload.len().min(EARLY);
+        let early = room > 0 && stream.sent == 0 && !stream.head.is_empty();
         return early.then(|| (Op::Rw, 0, take_early(stream, &mut payload[..room])));
     }
     if stream.say_credit {
@@ -542,10 +540,9 @@ fn take_early(stream: &mut Stream, into: &mut [u8]) -> usize {
 fn drop_peeked(stream: &mut Stream) {
     let mut bytes = [0; EARLY];
     while stream.peeked > 0 {
-        let wanted = stream.peeked.min(EARLY);
-        match rustix::net::recv(&stream.host, &mut bytes[..wanted], RecvFlags::DONTWAIT) {
+        match rustix::net::recv(&stream.host, &mut bytes[..stream.peeked], RecvFlags::DONTWAIT) {
             Err(rustix::io::Errno::INTR) => {}
-            Ok((count, _)) if count > 0 => stream.peeked = stream.peeked.saturating_sub(count),
+            Ok((count, _)) if count > 0 => stream.peeked -= count,
             // It is broken, and says so again when it is read.
             _ => stream.peeked = 0,
         }

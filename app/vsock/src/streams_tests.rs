@@ -29,12 +29,23 @@ fn from(id: StreamId, op: Op) -> Header {
     }
 }
 
+/// Dials for a client that has said something already.
+fn dial(
+    streams: &mut Streams,
+    head: &[u8],
+    said: &[u8],
+) -> (StreamId, UnixStream, oneshot::Receiver<DialAnswer>) {
+    let (mut client, host) = UnixStream::pair().expect("pair");
+    client.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("timeout");
+    client.write_all(said).expect("write");
+    let (answer, answered) = oneshot::channel();
+    let id = streams.dial(ENGINE, host.into(), Bytes::copy_from_slice(head), answer).expect("there is room");
+    (id, client, answered)
+}
+
 /// Dials and lets the guest accept.
 fn open(streams: &mut Streams) -> (StreamId, UnixStream) {
-    let (client, host) = UnixStream::pair().expect("pair");
-    client.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("timeout");
-    let (answer, mut answered) = oneshot::channel();
-    let id = streams.dial(ENGINE, host.into(), Bytes::new(), answer).expect("there is room");
+    let (id, client, mut answered) = dial(streams, b"", b"");
     assert_eq!(say(streams).map(|(h, _)| (h.op, h.dst_port)), Some((Op::Request as u16, ENGINE.0)));
     streams.receive(&from(id, Op::Response), &[]);
     assert!(matches!(answered.try_recv(), Ok(Ok(()))), "the dialler is told that the guest accepted");
@@ -93,9 +104,7 @@ fn the_end_of_the_guests_direction_leaves_the_hosts_open() {
 #[test]
 fn a_refused_dial_gives_the_socket_back() {
     let mut s = streams();
-    let (mut client, host) = UnixStream::pair().expect("pair");
-    let (answer, mut answered) = oneshot::channel();
-    let id = s.dial(ENGINE, host.into(), Bytes::new(), answer).expect("room");
+    let (id, mut client, mut answered) = dial(&mut s, b"", b"");
     s.receive(&from(id, Op::Rst), &[]);
     let Ok(Err((ConnectError::Refused { port: ENGINE }, back))) = answered.try_recv() else {
         panic!("the dialler must learn of the refusal")
@@ -109,10 +118,7 @@ fn a_refused_dial_gives_the_socket_back() {
 #[test]
 fn the_head_and_what_was_said_go_with_the_request_and_the_rest_when_the_guest_has_accepted() {
     let mut s = streams();
-    let (mut client, host) = UnixStream::pair().expect("pair");
-    client.write_all(b"said ").expect("write");
-    let (answer, _answered) = oneshot::channel();
-    let id = s.dial(ENGINE, host.into(), Bytes::from_static(b"head "), answer).expect("room");
+    let (id, mut client, _answered) = dial(&mut s, b"head ", b"said ");
     let early: Vec<_> = std::iter::from_fn(|| say(&mut s)).map(|(h, bytes)| (h.op, bytes)).collect();
     assert_eq!(early, [(Op::Request as u16, vec![]), (Op::Rw as u16, b"head said ".to_vec())]);
     client.write_all(b"rest").expect("write");
@@ -125,10 +131,7 @@ fn the_head_and_what_was_said_go_with_the_request_and_the_rest_when_the_guest_ha
 #[test]
 fn a_client_without_a_head_is_not_heard_before_the_guest_accepts() {
     let mut s = streams();
-    let (mut client, host) = UnixStream::pair().expect("pair");
-    client.write_all(b"said").expect("write");
-    let (answer, _answered) = oneshot::channel();
-    let id = s.dial(ENGINE, host.into(), Bytes::new(), answer).expect("room");
+    let (id, _client, _answered) = dial(&mut s, b"", b"said");
     assert_eq!(ops(&mut s), [Op::Request as u16], "who may be told that it failed");
     s.receive(&from(id, Op::Response), &[]);
     assert_eq!(say(&mut s).expect("now").1, b"said");
@@ -137,11 +140,8 @@ fn a_client_without_a_head_is_not_heard_before_the_guest_accepts() {
 #[test]
 fn a_client_that_has_said_all_and_left_is_heard_to_its_end() {
     let mut s = streams();
-    let (mut client, host) = UnixStream::pair().expect("pair");
-    client.write_all(b"said").expect("write");
+    let (id, client, _answered) = dial(&mut s, b"head ", b"said");
     drop(client);
-    let (answer, _answered) = oneshot::channel();
-    let id = s.dial(ENGINE, host.into(), Bytes::from_static(b"head "), answer).expect("room");
     s.host_event(id, true, true, true);
     let early: Vec<u8> = std::iter::from_fn(|| say(&mut s)).flat_map(|(_, bytes)| bytes).collect();
     assert_eq!(early, b"head said");
@@ -153,11 +153,8 @@ fn a_client_that_has_said_all_and_left_is_heard_to_its_end() {
 #[test]
 fn a_long_head_waits_for_the_guest_to_say_its_room() {
     let mut s = streams();
-    let (mut client, host) = UnixStream::pair().expect("pair");
-    client.write_all(b"rest").expect("write");
-    let (answer, _answered) = oneshot::channel();
     let head = vec![7; EARLY + 10];
-    let id = s.dial(ENGINE, host.into(), Bytes::from(head.clone()), answer).expect("room");
+    let (id, _client, _answered) = dial(&mut s, &head, b"rest");
     let bytes = |s: &mut Streams| -> Vec<u8> { std::iter::from_fn(|| say(s)).flat_map(|(_, b)| b).collect() };
     assert_eq!(bytes(&mut s), head[..EARLY]);
     s.receive(&Header { buf_alloc: EARLY as u32 + 12, ..from(id, Op::Response) }, &[]);
@@ -167,10 +164,7 @@ fn a_long_head_waits_for_the_guest_to_say_its_room() {
 #[test]
 fn a_refused_dial_with_a_head_keeps_the_clients_bytes() {
     let mut s = streams();
-    let (mut client, host) = UnixStream::pair().expect("pair");
-    client.write_all(b"question").expect("write");
-    let (answer, mut answered) = oneshot::channel();
-    let id = s.dial(ENGINE, host.into(), Bytes::from_static(b"head "), answer).expect("room");
+    let (id, _client, mut answered) = dial(&mut s, b"head ", b"question");
     while say(&mut s).is_some() {}
     // For the request and for the head.
     s.receive(&from(id, Op::Rst), &[]);
