@@ -86,11 +86,8 @@ static int begin(struct pair *pair, struct sockaddr_storage *address)
 		tcp_sock_set_quickack(socket->sk, 0);
 	end->socket = socket;
 	error = attach(pair, end);
-	if (error) {
-		end->socket = NULL;
-		sock_release(socket);
+	if (error)
 		return error;
-	}
 	error = kernel_connect(socket, (struct sockaddr *)address,
 			       six ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in), O_NONBLOCK);
 	return error == -EINPROGRESS ? 0 : error;
@@ -139,11 +136,10 @@ static void admit(struct socket *socket)
 		goto refuse;
 	pair->ways[0].more = pair->ways[0].fresh = true;
 	pair->ends[0].socket = socket;
-	if (attach(pair, &pair->ends[0])) {
-		kfree(pair);
-		goto refuse;
-	}
-	set_off(pair);
+	if (attach(pair, &pair->ends[0]))
+		let_go(pair);
+	else
+		set_off(pair);
 	return;
 refuse:
 	sock_release(socket);

@@ -243,10 +243,14 @@ int attach(struct pair *pair, struct end *end)
 	return error;
 }
 
+/* Nothing, for one that is not attached. */
 static void detach(struct end *end)
 {
-	struct sock *sk = end->socket->sk;
+	struct sock *sk;
 
+	if (!end->data_ready)
+		return;
+	sk = end->socket->sk;
 	write_lock_bh(&sk->sk_callback_lock);
 	sk->sk_state_change = end->state_change;
 	sk->sk_data_ready = end->data_ready;
@@ -256,10 +260,15 @@ static void detach(struct end *end)
 	write_unlock_bh(&sk->sk_callback_lock);
 }
 
-static void let_go(struct pair *pair)
+/* Ends it, however far it came. */
+void let_go(struct pair *pair)
 {
 	unsigned int i;
 
+	detach(&pair->ends[0]);
+	detach(&pair->ends[1]);
+	/* Nobody can call for it any more; somebody may have since it began. */
+	cancel_work(&pair->work);
 	for (i = 0; i < 2; i++) {
 		struct socket *socket = pair->ends[i].socket;
 
@@ -277,11 +286,6 @@ static void let_go(struct pair *pair)
 
 static void part(struct pair *pair)
 {
-	detach(&pair->ends[0]);
-	if (pair->ends[1].socket)
-		detach(&pair->ends[1]);
-	/* Nobody can call for it any more; somebody may have since it began. */
-	cancel_work(&pair->work);
 	let_go(pair);
 	atomic_dec(&splice_streams);
 }
@@ -360,11 +364,8 @@ int join(int one, int other)
 	}
 	if (!error)
 		error = attach(pair, &pair->ends[0]);
-	if (!error) {
+	if (!error)
 		error = attach(pair, &pair->ends[1]);
-		if (error)
-			detach(&pair->ends[0]);
-	}
 	if (error) {
 		let_go(pair);
 		return error;

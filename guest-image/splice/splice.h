@@ -49,6 +49,7 @@ extern atomic_t splice_streams, splice_dialled;
 struct pair *new_pair(void);
 int attach(struct pair *pair, struct end *end);
 void set_off(struct pair *pair);
+void let_go(struct pair *pair);
 int take(struct pair *pair, unsigned int from);
 void forget_bytes(struct way *way);
 int join(int one, int other);
