@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use qapi::{futures::QapiService, futures::QmpStreamTokio, qmp};
+use rustix::process::{Pid, Signal, kill_process};
 use slipway_vm::{
     Capabilities, DriverError, ExitReason, Machine, MachineSpec, Stall,
     console::{self, Tail},
@@ -220,6 +221,14 @@ impl QemuMachine {
             Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
         }
     }
+
+    fn signal(&self, act: &str, signal: Signal) -> Result<(), DriverError> {
+        // Nobody has waited for a child that still has an id: the number is nobody else's.
+        let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else {
+            return Ok(());
+        };
+        kill_process(pid, signal).map_err(|e| DriverError::Io { act: act.to_owned(), source: e.into() })
+    }
 }
 
 #[async_trait]
@@ -236,12 +245,19 @@ impl Machine for QemuMachine {
         self.pid
     }
 
+    /// The process is stopped as well: the guest's clock does not stand as long as QEMU emulates all processors in one thread
+    /// (`rr_cpu_thread_fn` turns it on again), and QEMU wakes for that clock's next timer again and again, as often as the time
+    /// that is left to it fits into a second.
     async fn pause(&mut self) -> Result<(), DriverError> {
-        self.ask("pause the machine", qmp::stop {}).await
+        let act = "pause the machine";
+        self.ask(act, qmp::stop {}).await?;
+        self.signal(act, Signal::STOP)
     }
 
     async fn resume(&mut self) -> Result<(), DriverError> {
-        self.ask("let the machine go on", qmp::cont {}).await
+        let act = "let the machine go on";
+        self.signal(act, Signal::CONT)?;
+        self.ask(act, qmp::cont {}).await
     }
 
     async fn kill(&mut self, grace: Duration) -> Result<(), DriverError> {
@@ -249,6 +265,8 @@ impl Machine for QemuMachine {
         if let Ok(Some(_)) = self.child.try_wait() {
             return Ok(());
         }
+        // A paused one could not end by itself.
+        self.signal("end the VM process", Signal::CONT)?;
         // The answer may be lost with the process.
         let _ = timeout(grace, self.qmp.execute(qmp::quit {})).await;
         if timeout(grace, self.child.wait()).await.is_ok() {

@@ -82,7 +82,8 @@ pub async fn check(driver: &dyn Driver, spec: &MachineSpec) {
     drop(start(driver, spec).await);
     let mut last = start(driver, spec).await;
     assert!(timeout(MOMENT, last.wait()).await.is_err(), "it runs");
-    last.kill(MOMENT).await.expect("ends");
+    last.pause().await.expect("pauses");
+    last.kill(MOMENT).await.expect("ends, paused or not");
     assert_eq!(timeout(SOON, last.wait()).await.expect("ends in time"), ExitReason::Killed);
 }
 
