@@ -11,6 +11,7 @@ use tokio::{
     io::{AsyncRead, AsyncWriteExt},
     sync::mpsc,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     reach::Session,
@@ -44,7 +45,7 @@ pub(crate) async fn shell(session: &Session, command: Vec<String>) -> Result<u8,
     let input = frames.clone();
     // A thread of its own: a read of a terminal cannot be cancelled, and must not keep the process from ending.
     std::thread::spawn(move || pump(io::stdin().lock(), &input));
-    tokio::spawn(async move {
+    let _input = AbortOnDropHandle::new(tokio::spawn(async move {
         // Its sender lives in here, so the queue never ends: closing our half would end the whole connection.
         loop {
             let frame = tokio::select! {
@@ -63,7 +64,7 @@ pub(crate) async fn shell(session: &Session, command: Vec<String>) -> Result<u8,
         drop(frames);
         std::future::pending::<()>().await;
         drop(to_guest);
-    });
+    }));
     let (stdout, stderr) = (terminal::forgiving(io::stdout()), terminal::forgiving(io::stderr()));
     let ended = tokio::select! {
         ended = output(&mut from_guest, stdout, stderr) => ended,

@@ -24,7 +24,7 @@ use slipway_api::{
 };
 use slipway_vsock::endpoint::{Client, Listener};
 use tokio::sync::{broadcast::error::RecvError, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 
 use crate::{Context, config, diagnose, doctor, exec, holdings, owner::Owner, setup, update::Updates};
@@ -36,6 +36,8 @@ pub(crate) struct App {
     pub(crate) owner: Owner,
     pub(crate) updates: Updates,
     pub(crate) quit: CancellationToken,
+    /// What goes on after its answer; the daemon's end waits for it.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// Serves until `stop`; streams that are open then are closed.
@@ -244,11 +246,10 @@ async fn resume(Shared(app): Shared<App>) -> Answer<Status> {
 
 #[utoipa::path(post, path = "/quit", responses((status = 200, description = "the daemon ends; the machine goes on")))]
 async fn quit(Shared(app): Shared<App>) -> Json<()> {
-    let quit = app.quit;
     // After the answer is out.
-    tokio::spawn(async move {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        quit.cancel();
+    app.tasks.spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        app.quit.cancel();
     });
     Json(())
 }
@@ -448,8 +449,8 @@ async fn run(Shared(app): Shared<App>, mut request: Request) -> Result<Response,
         return Err(Problem::new("not-running", "no machine runs").hint("run `slipway start`").into());
     };
     let guest = exec::open(&shim, &what).await?;
-    // Owned by the connection: it ends with the program, the client or the machine.
-    tokio::spawn(async move {
+    // It ends with the program, the client, the machine or the daemon.
+    app.tasks.spawn(app.quit.run_until_cancelled_owned(async move {
         match upgrade.await {
             Ok(client) => {
                 if let Err(error) = exec::bridge(TokioIo::new(client), guest).await {
@@ -458,7 +459,7 @@ async fn run(Shared(app): Shared<App>, mut request: Request) -> Result<Response,
             }
             Err(error) => tracing::debug!(%error, "a program's stream was not upgraded"),
         }
-    });
+    }));
     let switch = [(header::CONNECTION, "upgrade"), (header::UPGRADE, UPGRADE)];
     Ok((StatusCode::SWITCHING_PROTOCOLS, switch).into_response())
 }

@@ -154,7 +154,7 @@ pub async fn run(options: Options) -> Result<(), DaemonError> {
     let listener = Listener::bind(&api_path).map_err(file("listen on", &api_path))?;
     tasks.spawn(relay.run(gate_seen, stop.clone()));
     let updates = update::Updates::new(Arc::clone(&context), owner.clone(), tasks.clone(), stop.clone());
-    let app = api::App { context, owner, updates, quit: stop.clone() };
+    let app = api::App { context, owner, updates, quit: stop.clone(), tasks: tasks.clone() };
     tasks.spawn(api::serve(listener, app, stop.clone()));
     tracing::info!(pid = std::process::id(), version = env!("CARGO_PKG_VERSION"), "the daemon is up");
     tokio::select! {
