@@ -13,7 +13,7 @@
  *
  *	joined --both ways ended, or one broke--> parted: both sockets are let go
  *
- * The connections of published ports need no agent at all. He hands over the socket that listens for them, and each says in
+ * The connections of published ports need no agent at all. He hands over the sockets that listen for them, and each says in
  * its first frame, a Dial, where in the guest it wants to go:
  *
  *	accepted --Dial--> connecting --> joined

@@ -22,8 +22,8 @@ use crate::{
     splice,
 };
 
-/// Every port that the agent serves.
-pub(crate) const PORTS: [GuestPort; 10] = [
+/// Every port that the agent serves, but for the lanes.
+const PORTS: [GuestPort; 10] = [
     ports::CONTROL,
     ports::DIAL,
     ports::ENGINE,
@@ -35,6 +35,12 @@ pub(crate) const PORTS: [GuestPort; 10] = [
     ports::NAMES,
     ports::FILE_EVENTS,
 ];
+
+/// Every port that the agent serves.
+pub(crate) fn ports() -> impl Iterator<Item = GuestPort> {
+    PORTS.into_iter().chain(ports::lanes())
+}
+
 /// AF_VSOCK refuses at once what does not fit, so as many as the kernel grants.
 const BACKLOG: i32 = 4096;
 /// The host's context id; whoever else connects (a container over a loopback transport) is not served.
@@ -93,18 +99,23 @@ pub(crate) fn private(path: &Path) -> io::Result<UnixListener> {
 /// Accepts for ever.
 pub(crate) async fn run(listener: Listener, port: GuestPort, guest: Arc<Guest>) -> io::Result<()> {
     let mut streams = JoinSet::new();
+    let mut ours = !ports::forwards(port);
     loop {
-        if let (ports::FORWARD, Listener::Vsock(vsock)) = (port, &listener)
-            && splice::hand_over_listener(vsock.as_fd()).is_ok()
-        {
-            // Not before the module is loaded, which it may be for the first connection. The module holds the socket from now
-            // on, as long as the machine runs; here each connection would still wake us.
-            drop(listener);
-            while streams.join_next().await.is_some() {}
-            return std::future::pending().await;
-        }
         let accepted = tokio::select! {
             Some(_ended) = streams.join_next() => continue,
+            handed_over = hand_over(&listener), if !ours => match handed_over {
+                Ok(()) => {
+                    // The module holds the socket, as long as the machine runs; here each connection would still wake us.
+                    drop(listener);
+                    while streams.join_next().await.is_some() {}
+                    return std::future::pending().await;
+                }
+                Err(error) => {
+                    guest.logs.say(format!("the module does not serve port {port}: {error}"));
+                    ours = true;
+                    continue;
+                }
+            },
             accepted = accept(&listener) => accepted,
         };
         match accepted {
@@ -117,6 +128,14 @@ pub(crate) async fn run(listener: Listener, port: GuestPort, guest: Arc<Guest>) 
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+/// To the module, when it is there. Cancel-safe.
+async fn hand_over(listener: &Listener) -> io::Result<()> {
+    match listener {
+        Listener::Vsock(vsock) => splice::hand_over_listener(vsock.as_fd()).await,
+        Listener::Unix(_) => std::future::pending().await,
     }
 }
 
@@ -143,10 +162,10 @@ async fn one(stream: impl Stream + AsFd, port: GuestPort, guest: Arc<Guest>) {
         ports::EXEC => exec::serve(stream, &guest.reaper).await,
         ports::LOGS => serve::follow(stream, &guest.logs).await,
         ports::PORTS => guest.ports.serve(stream).await,
-        ports::FORWARD => forward::tcp(stream).await,
         ports::DATAGRAMS => forward::udp(stream).await,
         ports::NAMES => guest.configuration.resolver.serve(stream).await,
         ports::FILE_EVENTS => Arc::clone(&guest.shares.events).serve(stream).await,
+        port if ports::forwards(port) => forward::tcp(stream).await,
         _ => Ok(()),
     };
     match served {

@@ -9,19 +9,30 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
-    sync::OnceLock,
 };
 
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::{io::copy_bidirectional_with_sizes, sync::SetOnce};
 
 use crate::serve::Stream;
 
 /// What the module listens on.
-const DEVICE: &str = "/dev/slipway-splice";
+pub(crate) const DEVICE: &str = "/dev/slipway-splice";
+/// The module, once it is loaded.
+static MODULE: SetOnce<File> = SetOnce::const_new();
 /// In place of the second socket: the first one listens.
 const NONE: i32 = -1;
 /// Bytes in flight of each direction of a copied stream.
 const COPY: usize = 64 << 10;
+
+/// To be called when the image's modules are loaded.
+///
+/// # Errors
+/// When the module is not there; streams are copied then.
+pub(crate) fn loaded() -> io::Result<()> {
+    // Again, which is nothing.
+    let _ = MODULE.set(OpenOptions::new().write(true).open(DEVICE)?);
+    Ok(())
+}
 
 /// Lets what comes out of one go into the other, both ways, each half-close on its own. Returns when that is over, or at once
 /// when the kernel does it.
@@ -46,27 +57,20 @@ pub(crate) async fn copy(one: &mut impl Stream, other: &mut impl Stream) -> io::
 
 /// Gives both to the module, which holds them from then on.
 fn hand_over(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<()> {
-    write(one.as_raw_fd(), other.as_raw_fd())
+    let module = MODULE.get().ok_or(io::ErrorKind::NotFound)?;
+    write(module, one.as_raw_fd(), other.as_raw_fd())
 }
 
-/// Gives what listens for streams that begin with a Dial of TCP to the module, which serves them from then on.
+/// Gives what listens for streams that begin with a Dial of TCP to the module, which serves them from then on. Waits for the
+/// module. Cancel-safe.
 ///
 /// # Errors
-/// When the module is not there (yet), or this is no listener of AF_VSOCK.
-pub(crate) fn hand_over_listener(listener: BorrowedFd<'_>) -> io::Result<()> {
-    write(listener.as_raw_fd(), NONE)
+/// When this is no listener of AF_VSOCK.
+pub(crate) async fn hand_over_listener(listener: BorrowedFd<'_>) -> io::Result<()> {
+    write(MODULE.wait().await, listener.as_raw_fd(), NONE)
 }
 
-fn write(one: i32, other: i32) -> io::Result<()> {
-    static MODULE: OnceLock<File> = OnceLock::new();
-    let mut module = match MODULE.get() {
-        Some(module) => module,
-        // Until it is loaded there are few streams.
-        None => {
-            let opened = OpenOptions::new().write(true).open(DEVICE)?;
-            MODULE.get_or_init(|| opened)
-        }
-    };
+fn write(mut module: &File, one: i32, other: i32) -> io::Result<()> {
     let mut request = [0; 8];
     request[..4].copy_from_slice(&one.to_ne_bytes());
     request[4..].copy_from_slice(&other.to_ne_bytes());

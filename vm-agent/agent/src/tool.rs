@@ -65,9 +65,8 @@ async fn run(dir: PathBuf, socket: PathBuf) -> std::io::Result<()> {
     });
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&guest.reaper).run());
-    let listeners = listen::PORTS
+    let listeners = listen::ports()
         .map(|port| Listener::unix(&dir, port).map(|listener| (port, listener)))
-        .into_iter()
         .collect::<Result<Vec<_>, _>>()?;
     for (port, listener) in listeners {
         tasks.spawn(listen::run(listener, port, Arc::clone(&guest)));

@@ -25,9 +25,27 @@ pub const PORTS: GuestPort = GuestPort(1029);
 /// `Dial`, then raw bytes at once and no reply, so that a handed-over client socket sees only its own bytes. A target that
 /// cannot be reached resets the stream.
 pub const FORWARD: GuestPort = GuestPort(1030);
+/// Ports of which each serves as [`FORWARD`] does. Linux looks for the stream of a packet among all that came to the same port,
+/// one by one, so that many streams spread over these.
+const LANES: std::ops::Range<u32> = 2048..2048 + 64;
 /// `Dial` with a `udp` target, then `Datagram` frames both ways.
 pub const DATAGRAMS: GuestPort = GuestPort(1031);
 /// `Resolve`, then `NamesAsk` from the guest and `NamesAnswer` from the host.
 pub const NAMES: GuestPort = GuestPort(1032);
 /// `FileEvents` frames from the host: what changed in shared folders.
 pub const FILE_EVENTS: GuestPort = GuestPort(1064);
+
+/// The `nth` of the ports that serve as [`FORWARD`] does, in turns. A guest from before them refuses all of these.
+pub fn lane(nth: u32) -> GuestPort {
+    GuestPort(LANES.start + nth % (LANES.end - LANES.start))
+}
+
+/// All that [`lane`] can give.
+pub fn lanes() -> impl Iterator<Item = GuestPort> {
+    LANES.map(GuestPort)
+}
+
+/// Is this [`FORWARD`], or serves as it does?
+pub fn forwards(port: GuestPort) -> bool {
+    port == FORWARD || LANES.contains(&port.0)
+}

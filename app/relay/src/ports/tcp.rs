@@ -1,10 +1,21 @@
 //! Accepts the connections of one published port and hands their sockets over.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use slipway_protocol::{frame, ports::FORWARD, v1};
-use slipway_vsock::{Transport, endpoint};
+use slipway_protocol::{
+    frame,
+    ports::{self, FORWARD},
+    v1,
+};
+use slipway_vsock::{ConnectError, Transport, endpoint};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -14,6 +25,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Connections of one port that wait for the guest at once; later ones wait in the kernel's queue.
 const WAITING: usize = 512;
+
+/// Counts the connections, to spread them over the guest's ports.
+static NTH: AtomicU32 = AtomicU32::new(0);
 
 /// Accepts until `stop`. Connections that wait for the guest then are closed, those handed over go on without us.
 pub(super) async fn run(
@@ -66,7 +80,15 @@ async fn pass(client: TcpStream, transport: &dyn Transport, head: Bytes) {
     // What the container sends is sent: a second delay would add to the container's own.
     let _ = client.set_nodelay(true);
     let Ok(client) = endpoint::give_tcp(client) else { return };
-    if let Err((error, client)) = crate::splice(transport, FORWARD, client, head).await {
+    let lane = ports::lane(NTH.fetch_add(1, Ordering::Relaxed));
+    let passed = match transport.splice(lane, client, head.clone()).await {
+        // A guest from before the lanes, or one that has too many at its door.
+        Err((ConnectError::Refused { .. } | ConnectError::Io { .. }, client)) => {
+            crate::splice(transport, FORWARD, client, head).await
+        }
+        passed => passed,
+    };
+    if let Err((error, client)) = passed {
         tracing::debug!(%error, "a connection to a published port did not reach the guest");
         endpoint::reset(client);
     }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use slipway_protocol::{
     frame,
-    ports::{DATAGRAMS, FORWARD},
+    ports::{DATAGRAMS, FORWARD, lanes},
     v1,
 };
 use slipway_vsock::memory::{Fault, MemoryTransport};
@@ -67,6 +67,22 @@ async fn a_connection_is_led_to_its_target_with_nothing_added_or_lost() {
         );
     }
     assert_eq!(publisher.list().len(), 2);
+}
+
+#[tokio::test]
+async fn connections_spread_over_the_guests_lanes() {
+    let (guest, publisher) = guest();
+    let lanes: Vec<_> = lanes().map(|lane| guest.serve(lane)).collect();
+    let host = free(Protocol::Tcp, "127.0.0.1");
+    publisher.publish(spec(1, Protocol::Tcp, host)).expect("listens");
+    let mut clients = Vec::new();
+    // Other tests may take some turns between.
+    for _ in 0..4 * lanes.len() {
+        clients.push(TcpStream::connect(host).await.expect("connects"));
+    }
+    for mut lane in lanes {
+        assert!(timeout(SOON, lane.recv()).await.expect("each has one").is_some());
+    }
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ use crate::{
     serve::Guest,
     service::Keeper,
     shares::Shares,
+    splice,
 };
 
 /// How long the data disk may take to appear.
@@ -112,7 +113,7 @@ impl Boot {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&self.reaper).run());
-        for port in listen::PORTS {
+        for port in listen::ports() {
             tasks.spawn(listen::run(Listener::vsock(port)?, port, Arc::clone(&guest)));
         }
         let (ports, logs) = (guest.ports.clone(), Arc::clone(&self.logs));
@@ -254,6 +255,9 @@ impl Boot {
         let boot = Arc::clone(&self);
         let loaded = tokio::task::spawn_blocking(move || {
             let mut wrong = boot.modules(&modules);
+            if let Err(error) = splice::loaded() {
+                boot.logs.say(format!("streams are copied, for want of {}: {error}", splice::DEVICE));
+            }
             wrong.extend(emulators::register());
             wrong
         });
