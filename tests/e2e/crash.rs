@@ -62,6 +62,18 @@ fn paused(home: &Home) {
     let refused = home.docker(["ps"]).run();
     assert!(refused.code != 0 && refused.err.contains("paused"), "{refused}");
     assert!(refused.err.contains("slipway resume"), "what to do is said: {refused}");
+    let refused = home.slipway(["shell", "--", "true"]).run();
+    assert!(
+        refused.code != 0 && refused.err.contains("slipway resume"),
+        "at once, with what to do: {refused}"
+    );
+    let folder = home.file("shared-later");
+    std::fs::create_dir(&folder).expect("made");
+    let refused = home.slipway(["mount", "add"]).arg(&folder).run();
+    assert!(refused.code != 0 && refused.err.contains("slipway resume"), "nor is it half done: {refused}");
+    let usage: serde_json::Value =
+        serde_json::from_slice(&home.slipway(["disk", "usage", "--json"]).run().ok().out).expect("JSON");
+    assert_eq!(usage["missing"][0]["code"], "paused", "{usage}");
     let before = wakings(home);
     std::thread::sleep(Duration::from_secs(2));
     let woken = wakings(home) - before;

@@ -29,7 +29,10 @@ async fn usage(session: &Session, json: bool) -> Result<u8, Fail> {
     }
     session.say.data(&text(&usage))?;
     for problem in &usage.missing {
-        session.say.talk(&clean(&problem.to_string()));
+        session.say.notice(&problem.to_string());
+        if let Some(hint) = &problem.hint {
+            session.say.hint(hint);
+        }
     }
     if usage.guest_bytes.is_none() && usage.missing.is_empty() {
         session.say.talk("the machine does not run; once it does, it says what is in there");

@@ -146,8 +146,8 @@ impl IntoResponse for Refusal {
             "bad-request" | "disk-shrink" | "mount-path" | "settings-wrong" | "settings-too-much" => {
                 StatusCode::BAD_REQUEST
             }
-            "busy" | "machine-runs" | "not-running" | "image-key" | "image-no-previous" | "update-none"
-            | "file-exists" => StatusCode::CONFLICT,
+            "busy" | "machine-runs" | "not-running" | "paused" | "image-key" | "image-no-previous"
+            | "update-none" | "file-exists" => StatusCode::CONFLICT,
             "daemon-ending" => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -375,14 +375,12 @@ async fn holding(Shared(app): Shared<App>) -> Answer<Holdings> {
 
 #[utoipa::path(get, path = "/disk", responses((status = 200, body = DiskUsage)))]
 async fn disk(Shared(app): Shared<App>) -> Answer<DiskUsage> {
-    let shim = app.owner.shim.borrow().clone();
-    Ok(Json(crate::disk::usage(&app.context.paths, shim).await?))
+    Ok(Json(crate::disk::usage(&app.context.paths, app.owner.awake()).await?))
 }
 
 #[utoipa::path(post, path = "/disk/trim", responses((status = 200, body = DiskTrim), (status = 409, body = Problem)))]
 async fn trim_disk(Shared(app): Shared<App>) -> Answer<DiskTrim> {
-    let shim = app.owner.shim.borrow().clone();
-    Ok(Json(crate::disk::trim(&app.context.paths, shim).await?))
+    Ok(Json(crate::disk::trim(&app.context.paths, app.owner.awake()?).await?))
 }
 
 #[utoipa::path(post, path = "/disk/resize", request_body = SettingValue, responses((status = 200, body = Setting), (status = 400, body = Problem)))]
@@ -425,13 +423,16 @@ async fn mounts(Shared(app): Shared<App>) -> Answer<Mounts> {
     Ok(Json(app.context.shares.list().await?))
 }
 
-#[utoipa::path(post, path = "/mounts", request_body = MountRequest, responses((status = 200, body = Mounts), (status = 400, body = Problem)))]
+#[utoipa::path(post, path = "/mounts", request_body = MountRequest, responses((status = 200, body = Mounts), (status = 400, body = Problem), (status = 409, body = Problem)))]
 async fn add_mount(Shared(app): Shared<App>, Asked(request): Asked<MountRequest>) -> Answer<Mounts> {
+    // Shared it is when the guest has it, too.
+    app.owner.awake()?;
     Ok(Json(app.context.shares.add(&request).await?))
 }
 
-#[utoipa::path(post, path = "/mounts/remove", request_body = MountRequest, responses((status = 200, body = Mounts), (status = 404, body = Problem)))]
+#[utoipa::path(post, path = "/mounts/remove", request_body = MountRequest, responses((status = 200, body = Mounts), (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn remove_mount(Shared(app): Shared<App>, Asked(request): Asked<MountRequest>) -> Answer<Mounts> {
+    app.owner.awake()?;
     Ok(Json(app.context.shares.remove(&request.path).await?))
 }
 
@@ -445,7 +446,7 @@ async fn run(Shared(app): Shared<App>, mut request: Request) -> Result<Response,
         return Err(problem.hint(format!("send `Upgrade: {UPGRADE}`")).into());
     }
     let Asked(what) = Asked::<ExecRequest>::from_request(request, &()).await?;
-    let Some(shim) = app.owner.shim.borrow().clone() else {
+    let Some(shim) = app.owner.awake()? else {
         return Err(Problem::new("not-running", "no machine runs").hint("run `slipway start`").into());
     };
     let guest = exec::open(&shim, &what).await?;

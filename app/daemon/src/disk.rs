@@ -19,8 +19,11 @@ const ADD_UP: Duration = Duration::from_secs(60);
 /// How long a trim may take: it reads the maps of the whole file system.
 const TRIM: Duration = Duration::from_secs(300);
 
-/// What there is now. Without a machine only what the host sees.
-pub(crate) async fn usage(paths: &Paths, shim: Option<ShimClient>) -> Result<DiskUsage, Problem> {
+/// What there is now. Without a machine that is awake only what the host sees.
+pub(crate) async fn usage(
+    paths: &Paths,
+    awake: Result<Option<ShimClient>, Problem>,
+) -> Result<DiskUsage, Problem> {
     let (host_bytes, limit_bytes) = on_host(paths)?.unwrap_or_default();
     let mut usage = DiskUsage {
         data_disk: paths.data_disk(),
@@ -31,7 +34,14 @@ pub(crate) async fn usage(paths: &Paths, shim: Option<ShimClient>) -> Result<Dis
         holdings: Vec::new(),
         missing: Vec::new(),
     };
-    let Some(shim) = shim else { return Ok(usage) };
+    let shim = match awake {
+        Ok(Some(shim)) => shim,
+        Ok(None) => return Ok(usage),
+        Err(paused) => {
+            usage.missing.push(paused);
+            return Ok(usage);
+        }
+    };
     let (inside, engine) = tokio::join!(inside(&shim), engine::json_within(&shim, "/system/df", ADD_UP));
     match inside {
         Ok(status) => {

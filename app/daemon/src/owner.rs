@@ -64,6 +64,17 @@ impl Owner {
         answer.await.map_err(|_| ending())?
     }
 
+    /// The shim of a machine whose guest can be asked; `None` when there is no machine.
+    ///
+    /// # Errors
+    /// The machine is paused: its guest would answer later.
+    pub(crate) fn awake(&self) -> Result<Option<ShimClient>, Problem> {
+        if self.status.borrow().state == State::Paused {
+            return Err(Problem::new("paused", "the machine is paused").hint("run `slipway resume`"));
+        }
+        Ok(self.shim.borrow().clone())
+    }
+
     pub(crate) async fn start(&self, request: StartRequest) -> Result<Status, Problem> {
         self.ask(|reply| Command::Start(request, reply)).await
     }
