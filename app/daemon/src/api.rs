@@ -27,7 +27,12 @@ use tokio::sync::{broadcast::error::RecvError, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use utoipa::OpenApi;
 
-use crate::{Context, config, diagnose, doctor, exec, holdings, owner::Owner, setup, update::Updates};
+use crate::{
+    Context, config, diagnose, doctor, exec, holdings,
+    owner::{self, Owner},
+    setup,
+    update::Updates,
+};
 
 /// What every answer is made from.
 #[derive(Debug, Clone)]
@@ -446,9 +451,7 @@ async fn run(Shared(app): Shared<App>, mut request: Request) -> Result<Response,
         return Err(problem.hint(format!("send `Upgrade: {UPGRADE}`")).into());
     }
     let Asked(what) = Asked::<ExecRequest>::from_request(request, &()).await?;
-    let Some(shim) = app.owner.awake()? else {
-        return Err(Problem::new("not-running", "no machine runs").hint("run `slipway start`").into());
-    };
+    let shim = app.owner.awake()?.ok_or_else(owner::not_running)?;
     let guest = exec::open(&shim, &what).await?;
     // It ends with the program, the client, the machine or the daemon.
     app.tasks.spawn(app.quit.run_until_cancelled_owned(async move {

@@ -542,11 +542,13 @@ fn busy(what: &str) -> Problem {
     Problem::new("busy", what).hint("try again in a moment; `slipway status` shows when it is done")
 }
 
+pub(crate) fn not_running() -> Problem {
+    Problem::new("not-running", "no machine runs").hint("run `slipway start`")
+}
+
 fn not_paused(state: State) -> Problem {
     match state {
-        State::Stopped | State::Failed => {
-            Problem::new("not-running", "no machine runs").hint("run `slipway start`")
-        }
+        State::Stopped | State::Failed => not_running(),
         other => busy(&format!("the machine is {other}")),
     }
 }
