@@ -8,10 +8,10 @@ use slipway_api::{
     exec::{ExecRequest, Frame},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
+    task::JoinSet,
 };
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     reach::Session,
@@ -36,42 +36,49 @@ pub(crate) async fn shell(session: &Session, command: Vec<String>) -> Result<u8,
     let request = ExecRequest { argv: command, env, tty: tty.then(terminal::size) };
     // Before raw mode, so that a failure is told on a terminal that works.
     let mut ends = Ends::listen()?;
-    let mut resizes = Resizes::listen()?;
+    let resizes = Resizes::listen()?;
     let stream = api.exec(&request).await?;
     let raw = if tty { Some(Raw::enter()?) } else { None };
 
-    let (mut from_guest, mut to_guest) = tokio::io::split(stream);
-    let (frames, mut queue) = mpsc::channel::<Frame>(8);
-    let input = frames.clone();
+    let (mut from_guest, to_guest) = tokio::io::split(stream);
+    let (frames, queue) = mpsc::channel::<Frame>(8);
     // A thread of its own: a read of a terminal cannot be cancelled, and must not keep the process from ending.
-    std::thread::spawn(move || pump(io::stdin().lock(), &input));
-    let _input = AbortOnDropHandle::new(tokio::spawn(async move {
-        // Its sender lives in here, so the queue never ends: closing our half would end the whole connection.
-        loop {
-            let frame = tokio::select! {
-                Some(frame) = queue.recv() => frame,
-                () = resizes.next(), if tty => {
-                    let (rows, columns) = terminal::size();
-                    Frame::Resize(rows, columns)
-                }
-                else => break,
-            };
-            // What is lost here is told by the other direction.
-            if to_guest.write_all(&frame.encode()).await.is_err() || to_guest.flush().await.is_err() {
-                break;
-            }
-        }
-        drop(frames);
-        std::future::pending::<()>().await;
-        drop(to_guest);
-    }));
+    std::thread::Builder::new().name("stdin".into()).spawn(move || pump(io::stdin().lock(), &frames))?;
+    // A task of its own: output that nobody takes must not hold up input.
+    let mut input = JoinSet::new();
+    input.spawn(send(to_guest, queue, resizes, tty));
     let (stdout, stderr) = (terminal::forgiving(io::stdout()), terminal::forgiving(io::stderr()));
     let ended = tokio::select! {
         ended = output(&mut from_guest, stdout, stderr) => ended,
         code = ends.next() => Ok(code),
     };
+    input.shutdown().await;
     drop(raw);
     ended
+}
+
+/// Input, and each size of the terminal, to the guest. Does not return: closing our half would end the whole connection.
+async fn send(
+    mut to_guest: impl AsyncWrite + Unpin,
+    mut queue: mpsc::Receiver<Frame>,
+    mut resizes: Resizes,
+    tty: bool,
+) {
+    loop {
+        let frame = tokio::select! {
+            Some(frame) = queue.recv() => frame,
+            () = resizes.next(), if tty => {
+                let (rows, columns) = terminal::size();
+                Frame::Resize(rows, columns)
+            }
+            else => break,
+        };
+        // What is lost here is told by the other direction.
+        if to_guest.write_all(&frame.encode()).await.is_err() || to_guest.flush().await.is_err() {
+            break;
+        }
+    }
+    std::future::pending().await
 }
 
 /// What a program needs to know about the terminal here.
